@@ -1,1 +1,23 @@
-//! (to be written)
+//! The pure core: every decision that the worker makes, as values in and values out.
+//!
+//! Never here: a clock, a socket, a file, dice, an `async fn`. Time comes in as [`moment::Moment`], chance as a
+//! number; what to do goes out as an enum that the pipeline obeys. So every rule can be tested without a world.
+//!
+//! In the order in which a message meets them:
+//! [`envelope`] → [`request`] → [`registry`] → [`planner`] → [`manifest`] and [`key`] → [`fate`] and [`attempt`] →
+//! [`attribution`] → [`outcome`]; [`gates`] says when a call may leave, [`acks`] which tags are settled.
+
+pub mod acks;
+pub mod answer;
+pub mod attempt;
+pub mod attribution;
+pub mod email;
+pub mod envelope;
+pub mod fate;
+pub mod gates;
+pub mod ids;
+pub mod key;
+pub mod manifest;
+pub mod moment;
+pub mod rejection;
+pub mod request;

@@ -1,0 +1,197 @@
+//! What to do with a manifest once a call for it came back: finish, try again, or split.
+//!
+//! How the API's trouble is told from a body's own: [`Gates`] counts failures in a row over all calls, and successes.
+//! A failure is a body's own only if other calls were served since it began; a refusal (400 and its like) is not about
+//! the bodies where three unlike batches meet it with no success between. In both other cases everything waits, and
+//! nothing is split.
+
+use std::time::Duration;
+
+use super::answer::{Refusal, Reply, Verdict, not_found};
+use super::fate::Fate;
+use super::gates::{Gates, HoldReason, Scope};
+use super::manifest::{End, FailCode, Manifest};
+use super::moment::Moment;
+
+/// Equal answers in a row under one key after which it is left behind, where the API may be replaying them.
+const REPLAYS: u32 = 3;
+/// Conflicts in a row under one key before the next is taken: the first call may still be running.
+const CONFLICTS: u32 = 5;
+/// Failures of one body, and successes of others since the first of them, that make it the body's own.
+const OWN_FAILURES: u32 = 3;
+
+/// What a manifest's calls came to in this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct History {
+    /// Calls made.
+    pub attempts: u32,
+    /// Transient failures in a row.
+    failures: u32,
+    /// [`Gates::successes`] when the first of them happened.
+    successes_before: u64,
+    /// Answers in a row under this key that the API may be replaying.
+    replays: u32,
+    /// Conflicts in a row under this key.
+    conflicts: u32,
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Decision {
+    /// It has ended.
+    Finish(End),
+    /// It goes on in two halves; those inherit whether some call may have taken effect.
+    Split,
+    /// The same body again, under this fate, once `wait` allows.
+    Again {
+        /// The same key, or the next one.
+        fate: Fate,
+        /// How long.
+        wait: Wait,
+    },
+}
+
+/// How long a manifest waits, and who waits with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// This one alone, at the backoff's `exponent`-th interval.
+    Alone {
+        /// From 0.
+        exponent: u32,
+    },
+    /// It and all others in scope.
+    Hold {
+        /// Who.
+        scope: Scope,
+        /// Why.
+        reason: HoldReason,
+        /// The server's word; without it the backoff decides.
+        at_least: Option<Duration>,
+    },
+}
+
+/// What an answer is judged by, beside itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// Now.
+    pub now: Moment,
+    /// When the call left.
+    pub left: Moment,
+    /// `retry.give_up_after`.
+    pub give_up_after: Duration,
+}
+
+/// Decides. The gates learn of the answer; [`Gates::back`] was called before.
+pub fn decide(
+    manifest: &Manifest,
+    fate: Fate,
+    history: &mut History,
+    reply: &Reply,
+    gates: &mut Gates,
+    at: Circumstances,
+) -> Decision {
+    history.attempts = history.attempts.saturating_add(1);
+    if !matches!(reply.verdict, Verdict::Refused(Refusal::Conflict)) {
+        history.conflicts = 0;
+    }
+    match &reply.verdict {
+        Verdict::Deleted(deletion) => {
+            gates.served(&manifest.project);
+            let (not_found, count_mismatch) = not_found(manifest, deletion);
+            Decision::Finish(End::Answered { not_found, uncertain: fate.lost, count_mismatch })
+        }
+        Verdict::Throttled(after) => hold(fate, Scope::Everything, HoldReason::Throttled, *after),
+        Verdict::Unsent => transient(manifest, fate, history, gates, at),
+        Verdict::Unknown(doubt) => {
+            let mut fate = fate.with_unknown_call();
+            history.replays = if doubt.may_be_replayed(reply.status) { history.replays + 1 } else { 0 };
+            if history.replays >= REPLAYS {
+                history.replays = 0;
+                fate = fate.next_key();
+            }
+            transient(manifest, fate, history, gates, at)
+        }
+        Verdict::Refused(refusal) => {
+            history.failures = 0;
+            history.replays = 0;
+            refused(manifest, fate, history, reply, *refusal, gates, at)
+        }
+    }
+}
+
+fn refused(
+    manifest: &Manifest,
+    fate: Fate,
+    history: &mut History,
+    reply: &Reply,
+    refusal: Refusal,
+    gates: &mut Gates,
+    at: Circumstances,
+) -> Decision {
+    let fail = |code| {
+        let api_code = reply.api_code.clone();
+        Decision::Finish(End::Failed { code, api_code, may_have_taken_effect: fate.may_have_taken_effect() })
+    };
+    let about_all = match refusal {
+        Refusal::Key => Some(HoldReason::KeyRefused),
+        Refusal::Project => gates.unknown_project(&manifest.project).then_some(HoldReason::UnknownProjects),
+        Refusal::Body => gates.refused(reply.status.unwrap_or(400), manifest.root).then_some(HoldReason::RefusesAll),
+        Refusal::Forbidden | Refusal::Conflict => None,
+    };
+    if let Some(reason) = about_all {
+        return hold(fate.next_key(), Scope::Everything, reason, None);
+    }
+    gates.spoke();
+    match refusal {
+        Refusal::Forbidden if past_deadline(manifest, at) => fail(FailCode::Forbidden),
+        Refusal::Forbidden => hold(fate.next_key(), Scope::Project, HoldReason::Forbidden, None),
+        Refusal::Project => fail(FailCode::ProjectNotFound),
+        Refusal::Conflict => {
+            // Whatever holds the key may be a call of ours that is still running, or one that we no longer know.
+            let mut fate = fate.with_unknown_call();
+            history.conflicts += 1;
+            let exponent = history.conflicts - 1;
+            if history.conflicts >= CONFLICTS {
+                history.conflicts = 0;
+                fate = fate.next_key();
+            }
+            Decision::Again { fate, wait: Wait::Alone { exponent } }
+        }
+        Refusal::Body if manifest.emails > 1 => Decision::Split,
+        Refusal::Body | Refusal::Key => fail(FailCode::ApiRejected),
+    }
+}
+
+fn transient(manifest: &Manifest, fate: Fate, history: &mut History, gates: &mut Gates, at: Circumstances) -> Decision {
+    if history.failures == 0 {
+        history.successes_before = gates.successes();
+    }
+    history.failures = history.failures.saturating_add(1);
+    let exponent = history.failures - 1;
+    let served = gates.successes() - history.successes_before;
+    if history.failures >= OWN_FAILURES && served >= u64::from(OWN_FAILURES) {
+        if manifest.emails > 1 {
+            return Decision::Split;
+        }
+        if past_deadline(manifest, at) {
+            let may_have_taken_effect = fate.may_have_taken_effect();
+            return Decision::Finish(End::Failed { code: FailCode::GaveUp, api_code: None, may_have_taken_effect });
+        }
+        return Decision::Again { fate, wait: Wait::Alone { exponent } };
+    }
+    if gates.failed() {
+        return hold(fate, Scope::Everything, HoldReason::ApiDown, None);
+    }
+    Decision::Again { fate, wait: Wait::Alone { exponent } }
+}
+
+/// Whether this was the one more try after the time to give up.
+fn past_deadline(manifest: &Manifest, at: Circumstances) -> bool {
+    let give_up_after = i64::try_from(at.give_up_after.as_millis()).unwrap_or(i64::MAX);
+    at.left.wall.millis_since(manifest.since) >= give_up_after
+}
+
+fn hold(fate: Fate, scope: Scope, reason: HoldReason, at_least: Option<Duration>) -> Decision {
+    Decision::Again { fate, wait: Wait::Hold { scope, reason, at_least } }
+}

@@ -1,0 +1,18 @@
+//! A delivery as it came, before anybody believes it: properties and bytes.
+
+use bytes::Bytes;
+
+/// What the worker reads of a message. Text that is no UTF-8 arrives here as `None`: the broker adapter decides that.
+#[derive(Clone, Debug, Default)]
+pub struct Envelope {
+    /// The property `message_id`.
+    pub message_id: Option<String>,
+    /// The property `correlation_id`.
+    pub correlation_id: Option<String>,
+    /// The property `content_type`.
+    pub content_type: Option<String>,
+    /// The header `traceparent` (W3C Trace Context), passed on as it is.
+    pub traceparent: Option<String>,
+    /// The body.
+    pub payload: Bytes,
+}
