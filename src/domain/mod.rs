@@ -19,5 +19,8 @@ pub mod ids;
 pub mod key;
 pub mod manifest;
 pub mod moment;
+pub mod outcome;
+pub mod planner;
+pub mod registry;
 pub mod rejection;
 pub mod request;

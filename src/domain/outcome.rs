@@ -1,0 +1,397 @@
+//! What a request's sender, and operations, are told: one meaning for each request, the same in every repeat.
+//!
+//! Everything but `publishedAt` is fixed by the request, its record and its progress; lists stand in the request's
+//! canonical order, so that a repeat after a crash is equal to the letter.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::attribution::{Progress, Standing};
+use super::email::fold;
+use super::envelope::Envelope;
+use super::ids::{MessageId, OutcomeId, ProjectId};
+use super::manifest::{Conclusion, End, FailCode, Manifest, RequestRecord};
+use super::moment::Timestamp;
+use super::rejection::Rejection;
+use super::request::{DeletionRequest, InvalidEntry, Unusable, undone_indices};
+
+/// The `type` of an outcome.
+pub const OUTCOME_TYPE: &str = "contacts.deletion.outcome.v1";
+/// The `type` of a batch event.
+pub const BATCH_TYPE: &str = "contacts.deletion.batch.v1";
+
+/// What an outcome comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Every email is deleted, not found or uncertain.
+    Succeeded,
+    /// Some are; others are invalid or failed.
+    Partial,
+    /// The request was sound, and none of its emails could be processed.
+    Failed,
+    /// The message is unusable; nothing was sent.
+    Rejected,
+}
+
+impl Status {
+    /// As routing keys and metrics name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// An outcome, ready to be published any number of times.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its own id.
+    pub id: OutcomeId,
+    /// What it comes to.
+    pub status: Status,
+    /// The request's correlation id, or else its message id.
+    pub correlation_id: Option<String>,
+    /// Emails by result, for metrics.
+    pub counts: Counts,
+    /// Why a copy of the message goes to the dead exchange; `None` where it does not.
+    pub dead: Option<Dead>,
+    fields: Fields,
+}
+
+/// Emails of a request by result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Deleted.
+    pub deleted: u64,
+    /// Not found.
+    pub not_found: u64,
+    /// Uncertain.
+    pub uncertain: u64,
+    /// Invalid.
+    pub invalid: u64,
+    /// Failed.
+    pub failed: u64,
+}
+
+/// What a dead letter says beside its message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Dead {
+    /// The first reason; the routing key is `dead.<code>`.
+    pub code: &'static str,
+    /// The same in words.
+    pub reason: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields {
+    message_id: Option<String>,
+    correlation_id: Option<String>,
+    project_id: Option<ProjectIdText>,
+    status: Status,
+    deleted: u64,
+    not_found: Vec<String>,
+    invalid: Vec<Invalid>,
+    failed: Vec<Failed>,
+    uncertain: Vec<String>,
+    count_mismatch: bool,
+    error: Option<ErrorText>,
+    requests: Vec<Call>,
+    metadata: Option<Box<RawValue>>,
+    completed_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct ProjectIdText(String);
+
+#[derive(Debug, Serialize)]
+struct Invalid {
+    email: String,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Failed {
+    emails: Vec<String>,
+    code: FailCode,
+    http_status: Option<u16>,
+    message: String,
+    may_have_taken_effect: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorText {
+    code: &'static str,
+    message: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Call {
+    idempotency_key: String,
+    http_status: Option<u16>,
+    attempts: u32,
+    replayed: bool,
+    request_id: Option<String>,
+}
+
+/// The code of a dead letter whose emails were all processed, but for those that are no addresses.
+const INVALID_EMAIL: &str = "INVALID_EMAIL";
+
+impl Outcome {
+    /// The outcome of a request whose every email has come to its end.
+    #[must_use]
+    pub fn of(request: &DeletionRequest, record: &RequestRecord, progress: &Progress) -> Self {
+        let mut deleted = 0;
+        let (mut not_found, mut uncertain) = (Vec::new(), Vec::new());
+        let mut failed: Vec<(u16, Vec<String>)> = Vec::new();
+        for (email, standing) in request.emails.iter().zip(progress.standings()) {
+            match standing {
+                Standing::Deleted => deleted += 1,
+                Standing::NotFound => not_found.push(email.as_str().to_owned()),
+                Standing::Uncertain => uncertain.push(email.as_str().to_owned()),
+                Standing::Failed(reason) => match failed.iter_mut().find(|(known, _)| known == reason) {
+                    Some((_, emails)) => emails.push(email.as_str().to_owned()),
+                    None => failed.push((*reason, vec![email.as_str().to_owned()])),
+                },
+                Standing::Fresh | Standing::Queued | Standing::UnderWay => {
+                    debug_assert!(false, "an outcome is made of a complete request");
+                }
+            }
+        }
+        let failed = failed.into_iter().filter_map(|(reason, emails)| {
+            let failure = progress.failures().get(usize::from(reason))?;
+            let message = match &failure.api_code {
+                Some(code) => format!("{} (the API's code: {code})", failure.code.text()),
+                None => failure.code.text().to_owned(),
+            };
+            Some(Failed {
+                emails,
+                code: failure.code,
+                http_status: failure.http_status,
+                message,
+                may_have_taken_effect: failure.may_have_taken_effect,
+            })
+        });
+        let failed: Vec<Failed> = failed.collect();
+        let counts = Counts {
+            deleted,
+            not_found: not_found.len() as u64,
+            uncertain: uncertain.len() as u64,
+            invalid: request.invalid.len() as u64,
+            failed: failed.iter().map(|f| f.emails.len() as u64).sum(),
+        };
+        let processed = counts.deleted + counts.not_found + counts.uncertain;
+        let status = match (processed, counts.invalid + counts.failed) {
+            (_, 0) => Status::Succeeded,
+            (0, _) => Status::Failed,
+            _ => Status::Partial,
+        };
+        let dead = (status != Status::Succeeded).then(|| match failed.first() {
+            Some(first) => Dead { code: first.code.as_str(), reason: first.message.clone() },
+            None => Dead { code: INVALID_EMAIL, reason: "some entries of emails are no addresses".to_owned() },
+        });
+        let correlation_id = record.correlation_id.clone().unwrap_or_else(|| request.id.as_str().to_owned());
+        Self {
+            id: OutcomeId::of_request(&request.id),
+            status,
+            correlation_id: Some(correlation_id.clone()),
+            counts,
+            dead,
+            fields: Fields {
+                message_id: Some(request.id.as_str().to_owned()),
+                correlation_id: Some(correlation_id),
+                project_id: Some(ProjectIdText(record.project.as_str().to_owned())),
+                status,
+                deleted,
+                not_found,
+                invalid: invalid(&request.invalid),
+                failed,
+                uncertain,
+                count_mismatch: progress.count_mismatch(),
+                error: None,
+                requests: progress
+                    .calls()
+                    .into_iter()
+                    .map(|call| Call {
+                        idempotency_key: call.key.as_str().to_owned(),
+                        http_status: call.http_status,
+                        attempts: call.attempts,
+                        replayed: call.replayed,
+                        request_id: call.request_id,
+                    })
+                    .collect(),
+                metadata: record.metadata.as_ref().and_then(|text| RawValue::from_string(text.clone()).ok()),
+                completed_at: progress.completed_at(),
+            },
+        }
+    }
+
+    /// The outcome of a message that could not be read as a request.
+    #[must_use]
+    pub fn unusable(unusable: &Unusable, envelope: &Envelope) -> Self {
+        let Unusable { id, project, invalid, rejection } = unusable;
+        Self::rejected(id.as_ref(), project.as_ref(), invalid, rejection, envelope)
+    }
+
+    /// The outcome of a sound request that is not taken.
+    #[must_use]
+    pub fn refused(request: &DeletionRequest, rejection: &Rejection, envelope: &Envelope) -> Self {
+        Self::rejected(Some(&request.id), request.project.as_ref(), &request.invalid, rejection, envelope)
+    }
+
+    fn rejected(
+        id: Option<&MessageId>,
+        project: Option<&ProjectId>,
+        entries: &[InvalidEntry],
+        rejection: &Rejection,
+        envelope: &Envelope,
+    ) -> Self {
+        let correlation_id = envelope.correlation_id.clone().or_else(|| id.map(|id| id.as_str().to_owned()));
+        Self {
+            id: OutcomeId::of_rejected(id, &envelope.payload),
+            status: Status::Rejected,
+            correlation_id: correlation_id.clone(),
+            counts: Counts { invalid: entries.len() as u64, ..Counts::default() },
+            dead: Some(Dead { code: rejection.code.as_str(), reason: rejection.message.clone() }),
+            fields: Fields {
+                message_id: id.map(|id| id.as_str().to_owned()),
+                correlation_id,
+                project_id: project.map(|project| ProjectIdText(project.as_str().to_owned())),
+                status: Status::Rejected,
+                deleted: 0,
+                not_found: Vec::new(),
+                invalid: invalid(entries),
+                failed: Vec::new(),
+                uncertain: Vec::new(),
+                count_mismatch: false,
+                error: Some(ErrorText { code: rejection.code.as_str(), message: rejection.message.clone() }),
+                requests: Vec::new(),
+                metadata: None,
+                completed_at: None,
+            },
+        }
+    }
+
+    /// The message body, as of now.
+    #[must_use]
+    pub fn json(&self, published_at: Timestamp) -> Bytes {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Published<'a> {
+            #[serde(flatten)]
+            fields: &'a Fields,
+            published_at: Timestamp,
+        }
+        // Strings, numbers and JSON that was parsed before: there is nothing that JSON could not say.
+        serde_json::to_vec(&Published { fields: &self.fields, published_at }).unwrap_or_default().into()
+    }
+
+    /// Which entries of the message's own list were not done, as index ranges such as `0,4-7`; empty where all were.
+    /// `None` where the list cannot be read.
+    #[must_use]
+    pub fn undone(&self, envelope: &Envelope) -> Option<String> {
+        let failed: HashSet<_> = self.fields.failed.iter().flat_map(|f| &f.emails).map(|text| fold(text)).collect();
+        let nothing_done = self.status == Status::Rejected;
+        undone_indices(envelope, |folded| !nothing_done && !failed.contains(folded)).map(|ranges| print(&ranges))
+    }
+}
+
+fn print(ranges: &[Range<usize>]) -> String {
+    let one = |range: &Range<usize>| match range.len() {
+        1 => range.start.to_string(),
+        _ => format!("{}-{}", range.start, range.end - 1),
+    };
+    ranges.iter().map(one).collect::<Vec<_>>().join(",")
+}
+
+fn invalid(entries: &[InvalidEntry]) -> Vec<Invalid> {
+    entries.iter().map(|e| Invalid { email: e.text.to_string(), reason: e.fault.to_string() }).collect()
+}
+
+/// A manifest's end, for operations: no addresses, nobody waits for it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchEvent {
+    idempotency_key: String,
+    project_id: String,
+    /// `completed`, or `failed` where the call's emails failed or the batch was split.
+    pub status: &'static str,
+    emails: u16,
+    requests: usize,
+    deleted: u32,
+    not_found: u32,
+    uncertain: u32,
+    failed: u32,
+    count_mismatch: bool,
+    http_status: Option<u16>,
+    code: Option<&'static str>,
+    attempts: u32,
+    duration_ms: u64,
+    replayed: bool,
+    request_id: Option<String>,
+    completed_at: Timestamp,
+}
+
+impl BatchEvent {
+    /// The event of this end, whose last call took `duration_ms`.
+    #[must_use]
+    pub fn of(manifest: &Manifest, conclusion: &Conclusion, duration_ms: u64) -> Self {
+        let mut event = Self {
+            idempotency_key: manifest.key.generation(conclusion.generation).as_str().to_owned(),
+            project_id: manifest.project.as_str().to_owned(),
+            status: "completed",
+            emails: manifest.emails,
+            requests: manifest.members.len(),
+            deleted: 0,
+            not_found: 0,
+            uncertain: 0,
+            failed: 0,
+            count_mismatch: false,
+            http_status: conclusion.http_status,
+            code: None,
+            attempts: conclusion.attempts,
+            duration_ms,
+            replayed: conclusion.replayed,
+            request_id: conclusion.request_id.clone(),
+            completed_at: conclusion.at,
+        };
+        match &conclusion.end {
+            End::Answered { not_found, uncertain, count_mismatch } => {
+                event.deleted = u32::from(manifest.emails) - not_found.len();
+                *(if *uncertain { &mut event.uncertain } else { &mut event.not_found }) = not_found.len();
+                event.count_mismatch = *count_mismatch;
+            }
+            End::Failed { code, .. } => {
+                event.status = "failed";
+                event.failed = u32::from(manifest.emails);
+                event.code = Some(code.as_str());
+            }
+            End::Split => {
+                event.status = "failed";
+                event.code = Some("SPLIT");
+            }
+        }
+        event
+    }
+
+    /// The message body.
+    #[must_use]
+    pub fn json(&self) -> Bytes {
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

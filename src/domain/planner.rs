@@ -1,0 +1,227 @@
+//! Which emails wait for a call, and which of them go into the next one.
+//!
+//! A lane for each project (and one for each returned request, which travels alone), first come first served. An email
+//! that waits already is not queued twice: all requests that name it share its place, so a visible backlog of N
+//! distinct emails takes ceil(N / 1000) calls, whatever the order in which repeats arrive.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::email::Email;
+use super::ids::{ProjectId, RequestDigest};
+use super::manifest::{Member, body};
+use super::request::DeletionRequest;
+
+/// Where emails wait.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lane {
+    /// The project of all its emails.
+    pub project: ProjectId,
+    /// The one request that it is for, where that travels alone.
+    pub alone: Option<RequestDigest>,
+}
+
+/// What a batch is made of, before its requests' records join it.
+#[derive(Debug)]
+#[must_use = "the emails have left their lane"]
+pub struct Packed {
+    /// The project of all its emails.
+    pub project: ProjectId,
+    /// The bytes of the call.
+    pub body: bytes::Bytes,
+    /// How many distinct emails.
+    pub emails: u16,
+    /// For whom, in order of their first email.
+    pub members: Vec<Member>,
+}
+
+/// Whether a batch can be packed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// From this lane, now.
+    Now(Lane),
+    /// Not before this time (steady), unless more arrives.
+    At(Duration),
+    /// Nothing waits in a lane that may be served.
+    Empty,
+}
+
+/// All lanes.
+#[derive(Debug)]
+pub struct Planner {
+    max_emails: usize,
+    linger: Duration,
+    lanes: HashMap<Lane, Waiting>,
+    /// Lanes in the order in which they are to be served: the one served last stands last.
+    turns: VecDeque<Lane>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    slots: VecDeque<Slot>,
+    /// The number of the first slot; numbers never repeat.
+    first: u64,
+    /// Folded address → number of its slot.
+    places: HashMap<Box<str>, u64>,
+}
+
+/// A distinct email in its lane.
+#[derive(Debug)]
+struct Slot {
+    since: Duration,
+    /// Who names it, with the position in the request; the first gives the spelling.
+    named_by: Vec<(Arc<DeletionRequest>, u32)>,
+}
+
+impl Planner {
+    /// Empty. `max_emails` is 1 to 1000.
+    #[must_use]
+    pub fn new(max_emails: usize, linger: Duration) -> Self {
+        let max_emails = max_emails.clamp(1, super::manifest::BATCH_MAX);
+        Self { max_emails, linger, lanes: HashMap::new(), turns: VecDeque::new() }
+    }
+
+    /// Queues emails of a request, by position. No email of a request is queued while it is queued already.
+    pub fn queue(&mut self, lane: Lane, request: &Arc<DeletionRequest>, positions: &[u32], now: Duration) {
+        if positions.is_empty() {
+            return;
+        }
+        if !self.lanes.contains_key(&lane) {
+            self.turns.push_back(lane.clone());
+        }
+        let waiting = self.lanes.entry(lane).or_default();
+        for &at in positions {
+            let folded = request.emails[at as usize].folded();
+            if let Some(number) = waiting.places.get(&*folded) {
+                let index = usize::try_from(number - waiting.first).unwrap_or(usize::MAX);
+                if let Some(slot) = waiting.slots.get_mut(index) {
+                    slot.named_by.push((Arc::clone(request), at));
+                    continue;
+                }
+            }
+            waiting.places.insert(folded.into(), waiting.first + waiting.slots.len() as u64);
+            waiting.slots.push_back(Slot { since: now, named_by: vec![(Arc::clone(request), at)] });
+        }
+    }
+
+    /// Takes a request's emails out of every lane; those that others name too stay.
+    pub fn remove(&mut self, gone: impl Fn(&RequestDigest) -> bool) {
+        self.lanes.retain(|_, waiting| {
+            for slot in &mut waiting.slots {
+                slot.named_by.retain(|(request, _)| !gone(&request.digest));
+            }
+            waiting.slots.retain(|slot| !slot.named_by.is_empty());
+            waiting.places =
+                (waiting.first..).zip(&waiting.slots).map(|(number, slot)| (slot.folded().into(), number)).collect();
+            !waiting.slots.is_empty()
+        });
+        self.turns.retain(|lane| self.lanes.contains_key(lane));
+    }
+
+    /// The lane to be served next, among those that `open` lets through: one that fills a call, or whose first email
+    /// has waited for the linger. While `more_in_sight`, emails wait a while longer for a call that they can fill.
+    #[must_use]
+    pub fn ready(&self, now: Duration, more_in_sight: bool, open: impl Fn(&ProjectId) -> bool) -> Ready {
+        let mut soonest: Option<Duration> = None;
+        for lane in &self.turns {
+            let Some(waiting) = self.lanes.get(lane) else { continue };
+            let Some(first) = waiting.slots.front() else { continue };
+            if !open(&lane.project) {
+                continue;
+            }
+            if waiting.slots.len() >= self.max_emails || lane.alone.is_some() {
+                return Ready::Now(lane.clone());
+            }
+            let patience = if more_in_sight { self.linger + IN_SIGHT_PATIENCE } else { self.linger };
+            let due = first.since + patience;
+            if due <= now {
+                return Ready::Now(lane.clone());
+            }
+            soonest = Some(soonest.map_or(due, |at| at.min(due)));
+        }
+        soonest.map_or(Ready::Empty, Ready::At)
+    }
+
+    /// Packs a batch from a lane; `None` where nothing waits there.
+    pub fn pack(&mut self, lane: &Lane) -> Option<Packed> {
+        let waiting = self.lanes.get_mut(lane)?;
+        let count = waiting.slots.len().min(self.max_emails);
+        if count == 0 {
+            return None;
+        }
+        let slots: Vec<Slot> = waiting.slots.drain(..count).collect();
+        waiting.first += count as u64;
+        for slot in &slots {
+            waiting.places.remove(&*slot.folded());
+        }
+        self.turns.retain(|other| other != lane);
+        if waiting.slots.is_empty() {
+            self.lanes.remove(lane);
+        } else {
+            self.turns.push_back(lane.clone());
+        }
+        Some(Packed {
+            project: lane.project.clone(),
+            body: body(&lane.project, slots.iter().map(Slot::email)),
+            emails: u16::try_from(count).unwrap_or(u16::MAX),
+            members: members(&slots),
+        })
+    }
+
+    /// Emails that wait, distinct within their lanes.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lanes.values().map(|waiting| waiting.slots.len()).sum()
+    }
+
+    /// Lanes in which something waits.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+}
+
+/// How much longer than the linger a call waits for deliveries that are here but not in a lane yet: an end, so that
+/// a flood for one project does not hold up another's few emails.
+const IN_SIGHT_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Slot {
+    fn email(&self) -> &Email {
+        // A slot is made with a name, and goes with its last.
+        let (request, at) = &self.named_by[0];
+        &request.emails[*at as usize]
+    }
+
+    fn folded(&self) -> std::borrow::Cow<'_, str> {
+        self.email().folded()
+    }
+}
+
+fn members(slots: &[Slot]) -> Vec<Member> {
+    let mut order: HashMap<RequestDigest, usize> = HashMap::new();
+    let mut pairs: Vec<(RequestDigest, Vec<(u32, u16)>)> = Vec::new();
+    for (body_at, slot) in (0u16..).zip(slots) {
+        for (request, at) in &slot.named_by {
+            let index = *order.entry(request.digest).or_insert_with(|| {
+                pairs.push((request.digest, Vec::new()));
+                pairs.len() - 1
+            });
+            pairs[index].1.push((*at, body_at));
+        }
+    }
+    pairs
+        .into_iter()
+        .map(|(request, mut positions)| {
+            positions.sort_unstable();
+            let mut member = Member { request, spans: Vec::new() };
+            for (at, body_at) in positions {
+                member.push(at, body_at);
+            }
+            member
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

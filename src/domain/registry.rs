@@ -1,0 +1,234 @@
+//! Every request that is here, by its id, from parsing on: so that a second delivery attaches to the first, and no
+//! request is ever planned twice.
+//!
+//! A request that is not here is either new, which the journal must confirm, or was answered, which it remembers.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::attribution::Progress;
+use super::ids::{ManifestId, ProjectId, RequestDigest};
+use super::key::KeyBase;
+use super::manifest::{Conclusion, KnownRequest, Member, RequestRecord};
+use super::request::DeletionRequest;
+
+/// A request with what became of it so far, and the deliveries `D` that wait for its outcome.
+#[derive(Debug)]
+struct Entry<D> {
+    request: Arc<DeletionRequest>,
+    record: Arc<RequestRecord>,
+    progress: Progress,
+    deliveries: Vec<D>,
+}
+
+/// A request whose every email has come to its end.
+#[derive(Debug)]
+#[must_use = "its deliveries wait for the outcome"]
+pub struct Completed<D> {
+    /// As it was delivered.
+    pub request: Arc<DeletionRequest>,
+    /// As it was first recorded: what is echoed.
+    pub record: Arc<RequestRecord>,
+    /// What became of its emails.
+    pub progress: Progress,
+    /// Who waits.
+    pub deliveries: Vec<D>,
+}
+
+/// Emails to be queued.
+#[derive(Debug)]
+#[must_use = "emails that are not queued are never sent"]
+pub struct Plan {
+    /// Whose.
+    pub request: Arc<DeletionRequest>,
+    /// The project to send them to.
+    pub project: ProjectId,
+    /// Which, by position; may be empty.
+    pub positions: Vec<u32>,
+}
+
+/// What a delivery turned out to be.
+#[derive(Debug)]
+#[must_use]
+pub enum Met<D> {
+    /// It waits for its outcome; these emails are to be queued.
+    Waits(Plan),
+    /// All its emails came to their end before.
+    Complete(Box<Completed<D>>),
+    /// Its id is another request's.
+    Reused(Arc<DeletionRequest>, D),
+    /// What the journal said has changed since: ask it again.
+    Stale(Arc<DeletionRequest>, D),
+}
+
+/// All requests that are here, and the manifests under way.
+#[derive(Debug)]
+pub struct Registry<D> {
+    entries: HashMap<RequestDigest, Entry<D>>,
+    under_way: HashSet<ManifestId>,
+}
+
+impl<D> Default for Registry<D> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), under_way: HashSet::new() }
+    }
+}
+
+impl<D> Registry<D> {
+    /// Whether the request is here, so that the journal need not be asked.
+    #[must_use]
+    pub fn contains(&self, request: &RequestDigest) -> bool {
+        self.entries.contains_key(request)
+    }
+
+    /// Attaches a delivery to its request, where that is here already; gives both back where it is not.
+    ///
+    /// # Errors
+    /// The request and its delivery, unchanged, where the request is not here.
+    pub fn attach(&mut self, request: Arc<DeletionRequest>, delivery: D) -> Result<Met<D>, (Arc<DeletionRequest>, D)> {
+        let Some(entry) = self.entries.get_mut(&request.digest) else { return Err((request, delivery)) };
+        if !is_same(&request, &entry.record) {
+            return Ok(Met::Reused(request, delivery));
+        }
+        entry.deliveries.push(delivery);
+        Ok(Met::Waits(entry.plan()))
+    }
+
+    /// Takes in a request that the journal has never seen, and that policy has admitted: it names a project.
+    pub fn admit(&mut self, request: Arc<DeletionRequest>, project: ProjectId, delivery: D) -> Met<D> {
+        let record = RequestRecord {
+            digest: request.digest,
+            content: request.content,
+            project,
+            emails: request.len(),
+            correlation_id: request.correlation_id.clone(),
+            metadata: request.metadata.as_ref().map(|metadata| metadata.get().to_owned()),
+        };
+        let progress = Progress::new(request.len());
+        let mut entry = Entry { request, record: record.into(), progress, deliveries: vec![delivery] };
+        let plan = entry.plan();
+        self.entries.insert(plan.request.digest, entry);
+        Met::Waits(plan)
+    }
+
+    /// Takes in a request that the journal remembers.
+    pub fn recall(&mut self, request: Arc<DeletionRequest>, known: KnownRequest, delivery: D) -> Met<D> {
+        if !is_same(&request, &known.record) || request.len() != known.record.emails {
+            return Met::Reused(request, delivery);
+        }
+        let open = known.parts.iter().filter(|part| part.conclusion.is_none());
+        if open.clone().any(|part| !self.under_way.contains(&part.manifest)) {
+            return Met::Stale(request, delivery);
+        }
+        let mut progress = Progress::new(request.len());
+        for part in &known.parts {
+            match &part.conclusion {
+                Some(end) => progress.conclude(part.manifest, part.key.generation(end.generation), &part.spans, end),
+                None => progress.start(&part.spans),
+            }
+        }
+        let mut entry = Entry { request, record: known.record.into(), progress, deliveries: vec![delivery] };
+        if entry.progress.is_complete() {
+            return Met::Complete(Box::new(entry.complete()));
+        }
+        let plan = entry.plan();
+        self.entries.insert(plan.request.digest, entry);
+        Met::Waits(plan)
+    }
+
+    /// The members' emails leave their lanes in a batch. Returns what the journal is to remember of the requests.
+    pub fn start(&mut self, members: &[Member]) -> Vec<RequestRecord> {
+        let mut records = Vec::with_capacity(members.len());
+        for member in members {
+            // A request that has emails in a lane is here.
+            if let Some(entry) = self.entries.get_mut(&member.request) {
+                entry.progress.start(&member.spans);
+                records.push((*entry.record).clone());
+            }
+        }
+        records
+    }
+
+    /// A manifest is journaled: its answer will come.
+    pub fn open(&mut self, manifest: ManifestId) {
+        self.under_way.insert(manifest);
+    }
+
+    /// A manifest has ended, and the journal knows it. Returns the requests that it completed.
+    pub fn conclude(
+        &mut self,
+        id: ManifestId,
+        key: KeyBase,
+        members: &[Member],
+        conclusion: &Conclusion,
+    ) -> Vec<Completed<D>> {
+        self.under_way.remove(&id);
+        let key = key.generation(conclusion.generation);
+        let mut completed = Vec::new();
+        for member in members {
+            let Some(entry) = self.entries.get_mut(&member.request) else { continue };
+            entry.progress.conclude(id, key.clone(), &member.spans, conclusion);
+            let done = entry.progress.is_complete();
+            if (done || entry.is_abandoned())
+                && let Some(entry) = self.entries.remove(&member.request)
+                && done
+            {
+                completed.push(entry.complete());
+            }
+        }
+        completed
+    }
+
+    /// Deliveries for which `gone` is true are no longer ours. Returns which requests have left their lanes for it.
+    pub fn detach(&mut self, gone: impl Fn(&D) -> bool) -> HashSet<RequestDigest> {
+        let mut unqueued = HashSet::new();
+        self.entries.retain(|digest, entry| {
+            entry.deliveries.retain(|delivery| !gone(delivery));
+            if entry.deliveries.is_empty() {
+                entry.progress.unqueue();
+                unqueued.insert(*digest);
+            }
+            !entry.is_abandoned()
+        });
+        unqueued
+    }
+
+    /// The deliveries that wait.
+    pub fn deliveries(&self) -> impl Iterator<Item = &D> {
+        self.entries.values().flat_map(|entry| &entry.deliveries)
+    }
+
+    /// How many requests are here.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl<D> Entry<D> {
+    fn plan(&mut self) -> Plan {
+        let positions = self.progress.queue_fresh();
+        Plan { request: Arc::clone(&self.request), project: self.record.project.clone(), positions }
+    }
+
+    /// Nobody waits for it and none of its emails is under way: what is left of it, if anything, comes again.
+    fn is_abandoned(&self) -> bool {
+        self.deliveries.is_empty() && !self.progress.is_under_way()
+    }
+
+    fn complete(self) -> Completed<D> {
+        Completed { request: self.request, record: self.record, progress: self.progress, deliveries: self.deliveries }
+    }
+}
+
+/// Whether a delivery is the request that was recorded: the same emails, and no other project. A message that leaves
+/// its project to the configuration means whichever it meant when it was recorded.
+fn is_same(request: &DeletionRequest, record: &RequestRecord) -> bool {
+    request.content == record.content && (!request.names_project || request.project.as_ref() == Some(&record.project))
+}
