@@ -5,6 +5,7 @@
 //! where a method says so.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -12,9 +13,12 @@ use crate::domain::acks::Ack;
 use crate::domain::answer::Reply;
 use crate::domain::envelope::Envelope;
 use crate::domain::fate::Fate;
-use crate::domain::ids::{Fingerprint, ManifestId, RequestDigest};
+use crate::domain::gates::Change;
+use crate::domain::ids::{Fingerprint, ManifestId, ProjectId, RequestDigest};
+use crate::domain::key::IdempotencyKey;
 use crate::domain::manifest::{Conclusion, Draft, Journaled, KnownRequest, Manifest};
 use crate::domain::moment::{Moment, Timestamp};
+use crate::domain::outcome::{Counts, Status};
 
 // ---- Broker ------------------------------------------------------------------------------------------------------
 
@@ -152,6 +156,10 @@ pub trait Broker: Send + Sync {
     /// Publishes a message that nobody waits for. It may be dropped.
     fn tell(&self, publication: Publication);
 
+    /// Publishes straight to the queue that a request's `reply_to` names. Best effort, on a connection of its own: a
+    /// name that the broker takes offence at must harm nothing else.
+    fn reply(&self, queue: String, publication: Publication);
+
     /// Acks deliveries. Where the epoch is over, or ends meanwhile, nothing happens: they come again.
     async fn ack(&self, epoch: Epoch, acks: Vec<Ack>);
 
@@ -264,6 +272,74 @@ pub trait Journal: Send + Sync {
 
     /// Leaves no erased address behind in side files. Called now and then, and before the end.
     async fn tidy(&self) -> Result<(), JournalError>;
+}
+
+// ---- Those who watch ---------------------------------------------------------------------------------------------
+
+/// Something that operations may want to know; never an address in it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Deliveries came in.
+    Received {
+        /// How many.
+        deliveries: u64,
+    },
+    /// The broker has a request's outcome.
+    Published {
+        /// What it comes to.
+        status: Status,
+        /// Emails by result.
+        counts: Counts,
+        /// From its delivery to here.
+        took: Duration,
+    },
+    /// An outcome or a dead letter did not reach a queue; it is tried again.
+    Unpublished {
+        /// How many.
+        messages: u64,
+        /// Whether no queue takes them.
+        unroutable: bool,
+    },
+    /// A call came back.
+    Called {
+        /// Under which key.
+        key: &'a IdempotencyKey,
+        /// What came of it.
+        reply: &'a Reply,
+    },
+    /// A manifest has ended.
+    Concluded {
+        /// Which.
+        manifest: &'a Manifest,
+        /// How.
+        conclusion: &'a Conclusion,
+    },
+    /// A hold began or ended.
+    Gate(Change, Option<&'a ProjectId>),
+    /// The journal failed; it is tried again.
+    JournalFailed(&'a JournalError),
+    /// The journal works again.
+    JournalWorks,
+    /// Manifests of an earlier life go out again.
+    Recovered {
+        /// How many.
+        manifests: usize,
+    },
+    /// A redelivered request is unknown to a journal that was empty at the start.
+    JournalLost,
+    /// Deliveries were given back to the broker.
+    GivenBack(&'static str),
+    /// Requests were forgotten.
+    Forgot {
+        /// How many.
+        requests: u64,
+    },
+}
+
+/// Who is told.
+pub trait Observer: Send + Sync {
+    /// Logs and counts. Must not block.
+    fn see(&self, event: &Event<'_>);
 }
 
 // ---- Clock and dice ----------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ pub struct Reply {
     pub replayed: bool,
     /// The API's name for the call (`metadata.requestId`), where it is a plain token.
     pub request_id: Option<String>,
+    /// `Retry-After`: how long the server wants all calls to wait; at most an hour.
+    pub retry_after: Option<Duration>,
     /// How long the call took.
     pub took: Duration,
 }
@@ -27,8 +29,8 @@ pub struct Reply {
 pub enum Verdict {
     /// The work is done, now or by the call that is replayed.
     Deleted(Deletion),
-    /// 429: not done, and never cached. The server may say how long to wait.
-    Throttled(Option<Duration>),
+    /// 429: not done, and never cached.
+    Throttled,
     /// Any other 4xx that is a JSON error of the API: not done, and it may be replayed under this key.
     Refused(Refusal),
     /// No connection was made: nothing has left.

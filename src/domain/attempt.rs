@@ -41,8 +41,11 @@ pub struct History {
 pub enum Decision {
     /// It has ended.
     Finish(End),
-    /// It goes on in two halves; those inherit whether some call may have taken effect.
-    Split,
+    /// It goes on in two halves, which inherit whether some call may have taken effect.
+    Split {
+        /// What they inherit.
+        lost: bool,
+    },
     /// The same body again, under this fate, once `wait` allows.
     Again {
         /// The same key, or the next one.
@@ -66,16 +69,12 @@ pub enum Wait {
         scope: Scope,
         /// Why.
         reason: HoldReason,
-        /// The server's word; without it the backoff decides.
-        at_least: Option<Duration>,
     },
 }
 
 /// What an answer is judged by, beside itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
-    /// Now.
-    pub now: Moment,
     /// When the call left.
     pub left: Moment,
     /// `retry.give_up_after`.
@@ -101,8 +100,8 @@ pub fn decide(
             let (not_found, count_mismatch) = not_found(manifest, deletion);
             Decision::Finish(End::Answered { not_found, uncertain: fate.lost, count_mismatch })
         }
-        Verdict::Throttled(after) => hold(fate, Scope::Everything, HoldReason::Throttled, *after),
-        Verdict::Unsent => transient(manifest, fate, history, gates, at),
+        Verdict::Throttled => hold(fate, Scope::Everything, HoldReason::Throttled),
+        Verdict::Unsent => transient(manifest, fate, history, reply, gates, at),
         Verdict::Unknown(doubt) => {
             let mut fate = fate.with_unknown_call();
             history.replays = if doubt.may_be_replayed(reply.status) { history.replays + 1 } else { 0 };
@@ -110,7 +109,7 @@ pub fn decide(
                 history.replays = 0;
                 fate = fate.next_key();
             }
-            transient(manifest, fate, history, gates, at)
+            transient(manifest, fate, history, reply, gates, at)
         }
         Verdict::Refused(refusal) => {
             history.failures = 0;
@@ -140,12 +139,12 @@ fn refused(
         Refusal::Forbidden | Refusal::Conflict => None,
     };
     if let Some(reason) = about_all {
-        return hold(fate.next_key(), Scope::Everything, reason, None);
+        return hold(fate.next_key(), Scope::Everything, reason);
     }
     gates.spoke();
     match refusal {
         Refusal::Forbidden if past_deadline(manifest, at) => fail(FailCode::Forbidden),
-        Refusal::Forbidden => hold(fate.next_key(), Scope::Project, HoldReason::Forbidden, None),
+        Refusal::Forbidden => hold(fate.next_key(), Scope::Project, HoldReason::Forbidden),
         Refusal::Project => fail(FailCode::ProjectNotFound),
         Refusal::Conflict => {
             // Whatever holds the key may be a call of ours that is still running, or one that we no longer know.
@@ -158,12 +157,19 @@ fn refused(
             }
             Decision::Again { fate, wait: Wait::Alone { exponent } }
         }
-        Refusal::Body if manifest.emails > 1 => Decision::Split,
+        Refusal::Body if manifest.emails > 1 => Decision::Split { lost: fate.may_have_taken_effect() },
         Refusal::Body | Refusal::Key => fail(FailCode::ApiRejected),
     }
 }
 
-fn transient(manifest: &Manifest, fate: Fate, history: &mut History, gates: &mut Gates, at: Circumstances) -> Decision {
+fn transient(
+    manifest: &Manifest,
+    fate: Fate,
+    history: &mut History,
+    reply: &Reply,
+    gates: &mut Gates,
+    at: Circumstances,
+) -> Decision {
     if history.failures == 0 {
         history.successes_before = gates.successes();
     }
@@ -172,7 +178,7 @@ fn transient(manifest: &Manifest, fate: Fate, history: &mut History, gates: &mut
     let served = gates.successes() - history.successes_before;
     if history.failures >= OWN_FAILURES && served >= u64::from(OWN_FAILURES) {
         if manifest.emails > 1 {
-            return Decision::Split;
+            return Decision::Split { lost: fate.may_have_taken_effect() };
         }
         if past_deadline(manifest, at) {
             let may_have_taken_effect = fate.may_have_taken_effect();
@@ -180,8 +186,8 @@ fn transient(manifest: &Manifest, fate: Fate, history: &mut History, gates: &mut
         }
         return Decision::Again { fate, wait: Wait::Alone { exponent } };
     }
-    if gates.failed() {
-        return hold(fate, Scope::Everything, HoldReason::ApiDown, None);
+    if gates.failed() || reply.retry_after.is_some() {
+        return hold(fate, Scope::Everything, HoldReason::ApiDown);
     }
     Decision::Again { fate, wait: Wait::Alone { exponent } }
 }
@@ -192,6 +198,6 @@ fn past_deadline(manifest: &Manifest, at: Circumstances) -> bool {
     at.left.wall.millis_since(manifest.since) >= give_up_after
 }
 
-fn hold(fate: Fate, scope: Scope, reason: HoldReason, at_least: Option<Duration>) -> Decision {
-    Decision::Again { fate, wait: Wait::Hold { scope, reason, at_least } }
+fn hold(fate: Fate, scope: Scope, reason: HoldReason) -> Decision {
+    Decision::Again { fate, wait: Wait::Hold { scope, reason } }
 }

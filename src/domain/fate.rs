@@ -56,6 +56,13 @@ impl Fate {
         Self { generation: 0, first_call: None, unknown: false, lost }
     }
 
+    /// With its first call about to leave now under this API key.
+    #[must_use]
+    pub const fn first_called(now: Moment, fingerprint: Fingerprint) -> Self {
+        let first_call = FirstCall { at: now.wall, fingerprint, steady: Some(now.steady) };
+        Self { first_call: Some(first_call), ..Self::never_sent(false) }
+    }
+
     /// As read back from a journal: a call that was journaled may have left.
     #[must_use]
     pub fn recovered(generation: u32, first_call: Option<FirstCall>, lost: bool) -> Self {

@@ -271,6 +271,12 @@ impl Gates {
         self.everything.as_ref()
     }
 
+    /// Whether this project is held by itself.
+    #[must_use]
+    pub fn is_project_held(&self, project: &ProjectId) -> bool {
+        self.projects.contains_key(project)
+    }
+
     /// The holds of single projects.
     pub fn held_projects(&self) -> impl Iterator<Item = (&ProjectId, &Hold)> {
         self.projects.iter()

@@ -251,6 +251,12 @@ impl Outcome {
         Self::rejected(Some(&request.id), request.project.as_ref(), &request.invalid, rejection, envelope)
     }
 
+    /// The outcome of a message that is too large to be looked at.
+    #[must_use]
+    pub fn too_large(id: Option<&MessageId>, rejection: &Rejection, envelope: &Envelope) -> Self {
+        Self::rejected(id, None, &[], rejection, envelope)
+    }
+
     fn rejected(
         id: Option<&MessageId>,
         project: Option<&ProjectId>,
@@ -384,6 +390,12 @@ impl BatchEvent {
             }
         }
         event
+    }
+
+    /// The key that the manifest ended under.
+    #[must_use]
+    pub fn idempotency_key(&self) -> &str {
+        &self.idempotency_key
     }
 
     /// The message body.

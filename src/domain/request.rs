@@ -85,17 +85,17 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether a request that nobody knows yet may be taken.
+    /// Whether a request that nobody knows yet may be taken; for which project.
     ///
     /// # Errors
     /// No project at all, or one that is not allowed.
-    pub fn admit(&self, request: &DeletionRequest) -> Result<(), Rejection> {
+    pub fn admit<'a>(&self, request: &'a DeletionRequest) -> Result<&'a ProjectId, Rejection> {
         match &request.project {
             None => Err(Rejection::new(
                 RejectCode::InvalidRequest,
                 "projectId: is missing; name the project, or configure migma.default_project_id",
             )),
-            Some(project) if self.allowed_projects.is_empty() || self.allowed_projects.contains(project) => Ok(()),
+            Some(project) if self.allowed_projects.is_empty() || self.allowed_projects.contains(project) => Ok(project),
             Some(_) => Err(Rejection::new(
                 RejectCode::ProjectNotAllowed,
                 "projectId: is not among migma.allowed_projects of this worker",

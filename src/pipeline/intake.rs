@@ -1,0 +1,214 @@
+//! Deliveries in: parsed, recognised, queued, or answered at once. The one task that takes requests into the registry,
+//! so that between a look into the journal and its use no other delivery of the same request can slip in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+
+use super::Context;
+use super::desk::{State, Waiter};
+use crate::domain::ids::RequestDigest;
+use crate::domain::manifest::KnownRequest;
+use crate::domain::outcome::Outcome;
+use crate::domain::planner::Lane;
+use crate::domain::registry::{Completed, Met};
+use crate::domain::rejection::{RejectCode, Rejection};
+use crate::domain::request::{DeletionRequest, property_id};
+use crate::ports::{Delivery, Epoch, Event, Inbound, Source};
+
+/// A sound request, with the delivery that brought it.
+type Pending = (Arc<DeletionRequest>, Waiter);
+
+pub(super) async fn run(context: Arc<Context>) {
+    let desk = &context.desk;
+    desk.ports.broker.consume(true);
+    loop {
+        let inbound = match desk.ports.broker.next().now_or_never() {
+            Some(inbound) => inbound,
+            None => {
+                see_nothing_more(&context);
+                desk.ports.broker.next().await
+            }
+        };
+        match inbound {
+            Inbound::Deliveries(deliveries) => {
+                desk.lock().in_sight = true;
+                desk.ports.observer.see(&Event::Received { deliveries: deliveries.len() as u64 });
+                take(&context, deliveries).await;
+                desk.ring();
+                // A flood must not keep the other tasks from their turn.
+                tokio::task::yield_now().await;
+            }
+            Inbound::Lost(epoch) => lose(&context, epoch),
+        }
+    }
+}
+
+/// Nothing more is here: a partial batch need not wait for it.
+fn see_nothing_more(context: &Context) {
+    let was = std::mem::replace(&mut context.desk.lock().in_sight, false);
+    if was {
+        context.desk.ring();
+    }
+}
+
+/// The deliveries of this channel come again: who waits for nothing else leaves its lane.
+fn lose(context: &Context, epoch: Epoch) {
+    context.settle.lost(epoch);
+    let mut state = context.desk.lock();
+    let unqueued = state.registry.detach(|waiter| waiter.delivery.epoch <= epoch);
+    if !unqueued.is_empty() {
+        state.planner.remove(|request| unqueued.contains(request));
+    }
+    drop(state);
+    context.desk.ring();
+}
+
+async fn take(context: &Context, deliveries: Vec<Delivery>) {
+    let desk = &context.desk;
+    let since = desk.ports.world.now().steady;
+    let policy = &desk.settings.policy;
+    let mut pending = Vec::with_capacity(deliveries.len());
+    let mut oversize = Vec::new();
+    for delivery in deliveries {
+        let waiter = Waiter { delivery, since };
+        if let Err(rejection) = policy.admit_size(&waiter.delivery.envelope) {
+            oversize.push((rejection, waiter));
+        } else {
+            parse(context, waiter, &mut pending);
+        }
+    }
+    // The bound on sizes is for new requests: one that is under way stays so, whatever the bound was set to since.
+    let ids: Vec<RequestDigest> =
+        oversize.iter().filter_map(|(_, w)| property_id(&w.delivery.envelope)).map(|id| id.digest()).collect();
+    if !oversize.is_empty() {
+        let known = lookup(context, ids).await;
+        for (rejection, waiter) in oversize {
+            let id = property_id(&waiter.delivery.envelope);
+            match &id {
+                Some(id) if known.contains_key(&id.digest()) || desk.lock().registry.contains(&id.digest()) => {
+                    parse(context, waiter, &mut pending);
+                }
+                _ => {
+                    let outcome = Outcome::too_large(id.as_ref(), &rejection, &waiter.delivery.envelope);
+                    context.settle.answer(waiter, Arc::new(outcome));
+                }
+            }
+        }
+    }
+    recognise(context, pending).await;
+}
+
+fn parse(context: &Context, waiter: Waiter, pending: &mut Vec<Pending>) {
+    let envelope = &waiter.delivery.envelope;
+    match DeletionRequest::parse(envelope, context.desk.settings.policy.default_project.as_ref()) {
+        Ok(request) => pending.push((Arc::new(request), waiter)),
+        Err(unusable) => {
+            let outcome = Outcome::unusable(&unusable, envelope);
+            context.settle.answer(waiter, Arc::new(outcome));
+        }
+    }
+}
+
+/// Attaches, recalls or admits each, in order. What the registry does not know the journal is asked for, and asked
+/// again where its word was overtaken.
+async fn recognise(context: &Context, mut pending: Vec<Pending>) {
+    let desk = &context.desk;
+    while !pending.is_empty() {
+        let unknown: Vec<RequestDigest> = {
+            let state = desk.lock();
+            pending
+                .iter()
+                .map(|(request, _)| request.digest)
+                .filter(|digest| !state.registry.contains(digest))
+                .collect()
+        };
+        let mut answers: HashMap<RequestDigest, Option<KnownRequest>> =
+            unknown.iter().map(|digest| (*digest, None)).collect();
+        for (digest, known) in lookup(context, unknown).await {
+            answers.insert(digest, Some(known));
+        }
+        let mut again = Vec::new();
+        let mut completed = Vec::new();
+        let mut refused = Vec::new();
+        {
+            let mut state = desk.lock();
+            for (request, waiter) in pending {
+                match meet(context, &mut state, request, waiter, &answers) {
+                    Recognised::Settled => {}
+                    Recognised::Complete(done) => completed.push(*done),
+                    Recognised::Refused(request, waiter, rejection) => refused.push((request, waiter, rejection)),
+                    Recognised::AskAgain(request, waiter) => again.push((request, waiter)),
+                }
+            }
+        }
+        context.settle.complete(completed);
+        for (request, waiter, rejection) in refused {
+            let outcome = Outcome::refused(&request, &rejection, &waiter.delivery.envelope);
+            context.settle.answer(waiter, Arc::new(outcome));
+        }
+        pending = again;
+    }
+}
+
+enum Recognised {
+    Settled,
+    Complete(Box<Completed<Waiter>>),
+    Refused(Arc<DeletionRequest>, Waiter, Rejection),
+    AskAgain(Arc<DeletionRequest>, Waiter),
+}
+
+fn meet(
+    context: &Context,
+    state: &mut State,
+    request: Arc<DeletionRequest>,
+    waiter: Waiter,
+    answers: &HashMap<RequestDigest, Option<KnownRequest>>,
+) -> Recognised {
+    let desk = &context.desk;
+    let alone = waiter.delivery.source == Source::Returned;
+    let redelivered = waiter.delivery.redelivered;
+    let met = match state.registry.attach(request, waiter) {
+        Ok(met) => met,
+        Err((request, waiter)) => match answers.get(&request.digest) {
+            None => return Recognised::AskAgain(request, waiter),
+            Some(Some(known)) => state.registry.recall(request, known.clone(), waiter),
+            Some(None) => match desk.settings.policy.admit(&request) {
+                Ok(project) => {
+                    if redelivered && desk.ports.journal.was_new() {
+                        desk.ports.observer.see(&Event::JournalLost);
+                    }
+                    let project = project.clone();
+                    state.registry.admit(request, project, waiter)
+                }
+                Err(rejection) => return Recognised::Refused(request, waiter, rejection),
+            },
+        },
+    };
+    match met {
+        Met::Waits(plan) => {
+            let lane = Lane { project: plan.project, alone: alone.then_some(plan.request.digest) };
+            state.planner.queue(lane, &plan.request, &plan.positions, desk.ports.world.now().steady);
+            Recognised::Settled
+        }
+        Met::Complete(done) => Recognised::Complete(done),
+        Met::Reused(request, waiter) => Recognised::Refused(
+            request,
+            waiter,
+            Rejection::new(
+                RejectCode::MessageIdReused,
+                "message_id: names another request, with another project or other emails; give each request its own",
+            ),
+        ),
+        Met::Stale(request, waiter) => Recognised::AskAgain(request, waiter),
+    }
+}
+
+async fn lookup(context: &Context, requests: Vec<RequestDigest>) -> HashMap<RequestDigest, KnownRequest> {
+    if requests.is_empty() {
+        return HashMap::new();
+    }
+    let desk = &context.desk;
+    desk.journaled(|| desk.ports.journal.lookup(&requests)).await
+}

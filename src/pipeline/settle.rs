@@ -1,0 +1,234 @@
+//! Publishes outcomes and dead letters, and acks what the broker has confirmed. The sole caller of ack.
+//!
+//! Never here: an ack before every publication of its delivery is confirmed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::Desk;
+use super::desk::Waiter;
+use crate::domain::acks::AckWindow;
+use crate::domain::outcome::{OUTCOME_TYPE, Outcome};
+use crate::domain::registry::Completed;
+use crate::ports::{Confirm, Epoch, Event, Exchange, Head, Publication};
+
+/// The most deliveries whose publications go out as one group.
+const GROUP: usize = 2000;
+
+/// A delivery with its answer.
+#[derive(Debug)]
+struct Answered {
+    waiter: Waiter,
+    outcome: Arc<Outcome>,
+    /// What is not confirmed yet.
+    publish_outcome: bool,
+    publish_dead: bool,
+}
+
+/// The side that hands over answers.
+pub(super) struct Settler {
+    queue: mpsc::UnboundedSender<Answered>,
+    shared: Arc<Shared>,
+}
+
+/// What both sides know.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Answers handed over and not settled.
+    open: AtomicUsize,
+    idle: Notify,
+    /// Epochs up to this one are over; 0 before any is.
+    lost: AtomicU64,
+}
+
+/// The side that settles.
+pub(super) struct Settled {
+    queue: mpsc::UnboundedReceiver<Answered>,
+    shared: Arc<Shared>,
+}
+
+pub(super) fn channel() -> (Settler, Settled) {
+    let (send, receive) = mpsc::unbounded_channel();
+    let shared = Arc::new(Shared::default());
+    (Settler { queue: send, shared: Arc::clone(&shared) }, Settled { queue: receive, shared })
+}
+
+impl Settler {
+    /// Every delivery of these requests gets its outcome.
+    pub(super) fn complete(&self, completed: Vec<Completed<Waiter>>) {
+        for done in completed {
+            let outcome = Arc::new(Outcome::of(&done.request, &done.record, &done.progress));
+            for waiter in done.deliveries {
+                self.answer(waiter, Arc::clone(&outcome));
+            }
+        }
+    }
+
+    /// This delivery gets this outcome.
+    pub(super) fn answer(&self, waiter: Waiter, outcome: Arc<Outcome>) {
+        let publish_dead = outcome.dead.is_some();
+        self.shared.open.fetch_add(1, Ordering::AcqRel);
+        // Without a receiver the pipeline has ended: the delivery comes again.
+        let _ = self.queue.send(Answered { waiter, outcome, publish_outcome: true, publish_dead });
+    }
+
+    /// No delivery of this epoch or an earlier one can be acked any more.
+    pub(super) fn lost(&self, epoch: Epoch) {
+        self.shared.lost.fetch_max(epoch.0, Ordering::AcqRel);
+    }
+
+    /// Returns once everything handed over is settled.
+    pub(super) async fn drained(&self) {
+        loop {
+            let idle = self.shared.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            if self.shared.open.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+impl Shared {
+    fn is_lost(&self, answered: &Answered) -> bool {
+        answered.waiter.delivery.epoch.0 <= self.lost.load(Ordering::Acquire)
+    }
+
+    fn close(&self, count: usize) {
+        if self.open.fetch_sub(count, Ordering::AcqRel) == count {
+            self.idle.notify_waiters();
+        }
+    }
+}
+
+/// Settles for ever.
+pub(super) async fn run(desk: Arc<Desk>, mut settled: Settled) {
+    let mut windows: BTreeMap<Epoch, AckWindow> = BTreeMap::new();
+    let mut group = Vec::new();
+    // What was not confirmed waits here; at most as much as the broker lets us hold.
+    let mut unconfirmed: Vec<Answered> = Vec::new();
+    let mut failures = 0u32;
+    loop {
+        let pause = desk.backoff(failures).max(Duration::from_millis(50));
+        tokio::select! {
+            biased;
+            received = settled.queue.recv_many(&mut group, GROUP) => if received == 0 { return },
+            () = tokio::time::sleep(pause), if !unconfirmed.is_empty() => group.append(&mut unconfirmed),
+        }
+        let total = group.len();
+        group.retain(|answered| !settled.shared.is_lost(answered));
+        settled.shared.close(total - group.len());
+        let (done, open) = publish(&desk, std::mem::take(&mut group)).await;
+        failures = if open.is_empty() { 0 } else { failures.saturating_add(1) };
+        unconfirmed.extend(open);
+        ack(&desk, &mut windows, &settled.shared, done).await;
+    }
+}
+
+/// Publishes what is missing of each; returns those that are whole, and those that are not.
+async fn publish(desk: &Desk, mut group: Vec<Answered>) -> (Vec<Answered>, Vec<Answered>) {
+    if group.is_empty() {
+        return (group, Vec::new());
+    }
+    let mut publications = Vec::with_capacity(group.len());
+    let mut owners = Vec::with_capacity(group.len());
+    for (at, answered) in group.iter().enumerate() {
+        // The dead letter first: once an outcome is out, nothing of it may be missing for long.
+        if answered.publish_dead {
+            owners.push((at, false));
+            publications.push(dead_letter(answered));
+        }
+        if answered.publish_outcome {
+            owners.push((at, true));
+            publications.push(outcome(desk, answered));
+        }
+    }
+    let confirms = desk.ports.broker.publish(publications).await;
+    let (mut failed, mut unroutable) = (0, false);
+    for ((at, is_outcome), confirm) in owners.into_iter().zip(confirms) {
+        match confirm {
+            Confirm::Confirmed if is_outcome => group[at].publish_outcome = false,
+            Confirm::Confirmed => group[at].publish_dead = false,
+            Confirm::Unroutable | Confirm::Unconfirmed => {
+                failed += 1;
+                unroutable |= confirm == Confirm::Unroutable;
+            }
+        }
+    }
+    desk.lock().unroutable = unroutable;
+    if failed > 0 {
+        desk.ports.observer.see(&Event::Unpublished { messages: failed, unroutable });
+    }
+    group.into_iter().partition(|answered| !answered.publish_outcome && !answered.publish_dead)
+}
+
+async fn ack(desk: &Desk, windows: &mut BTreeMap<Epoch, AckWindow>, shared: &Shared, done: Vec<Answered>) {
+    let now = desk.ports.world.now();
+    let count = done.len();
+    let mut tags: HashMap<Epoch, Vec<u64>> = HashMap::new();
+    for Answered { waiter, outcome, .. } in done {
+        if let (true, Some(queue)) = (desk.settings.reply_to, &waiter.delivery.reply_to) {
+            let publication = Publication { mandatory: false, ..outcome_publication(desk, &waiter, &outcome) };
+            desk.ports.broker.reply(queue.clone(), publication);
+        }
+        let took = now.steady.saturating_sub(waiter.since);
+        desk.ports.observer.see(&Event::Published { status: outcome.status, counts: outcome.counts, took });
+        tags.entry(waiter.delivery.epoch).or_default().push(waiter.delivery.tag);
+    }
+    for (epoch, tags) in tags {
+        let acks = windows.entry(epoch).or_default().settle(&tags);
+        desk.ports.broker.ack(epoch, acks).await;
+    }
+    let lost = Epoch(shared.lost.load(Ordering::Acquire));
+    windows.retain(|epoch, _| *epoch > lost);
+    shared.close(count);
+}
+
+fn outcome(desk: &Desk, answered: &Answered) -> Publication {
+    outcome_publication(desk, &answered.waiter, &answered.outcome)
+}
+
+fn outcome_publication(desk: &Desk, waiter: &Waiter, outcome: &Outcome) -> Publication {
+    let at = desk.ports.world.now().wall;
+    Publication {
+        exchange: Exchange::Outcomes,
+        routing_key: format!("outcome.{}", outcome.status.as_str()),
+        head: Head::Own {
+            message_id: outcome.id.as_str().to_owned(),
+            correlation_id: outcome.correlation_id.clone(),
+            kind: OUTCOME_TYPE,
+            at,
+            traceparent: waiter.delivery.envelope.traceparent.clone(),
+        },
+        payload: outcome.json(at),
+        mandatory: true,
+    }
+}
+
+fn dead_letter(Answered { waiter, outcome, .. }: &Answered) -> Publication {
+    let envelope = &waiter.delivery.envelope;
+    let mut headers = Vec::with_capacity(4);
+    let mut routing_key = "dead.unknown".to_owned();
+    if let Some(dead) = &outcome.dead {
+        routing_key = format!("dead.{}", dead.code);
+        headers.push(("x-eraser-code", dead.code.to_owned()));
+        headers.push(("x-eraser-outcome-id", outcome.id.as_str().to_owned()));
+        headers.push(("x-eraser-reason", dead.reason.clone()));
+    }
+    if let Some(undone) = outcome.undone(envelope) {
+        headers.push(("x-eraser-undone", undone));
+    }
+    Publication {
+        exchange: Exchange::Dead,
+        routing_key,
+        head: Head::DeadLetter { original: waiter.delivery.original.clone(), headers },
+        payload: envelope.payload.clone(),
+        mandatory: true,
+    }
+}
