@@ -142,6 +142,10 @@ fn refused(
         return hold(fate.next_key(), Scope::Everything, reason);
     }
     gates.spoke();
+    if refusal != Refusal::Forbidden || past_deadline(manifest, at) {
+        // Who tries for its project is about to end, or has met something else: others of the project may go.
+        gates.release(&manifest.project);
+    }
     match refusal {
         Refusal::Forbidden if past_deadline(manifest, at) => fail(FailCode::Forbidden),
         Refusal::Forbidden => hold(fate.next_key(), Scope::Project, HoldReason::Forbidden),

@@ -179,7 +179,12 @@ impl Gates {
         self.failures_in_a_row = 0;
         self.refusals = Refusals { any_project_known: true, ..Refusals::default() };
         self.window = self.window.saturating_mul(2).min(self.max_in_flight);
-        self.release();
+        self.release_all();
+        self.release(project);
+    }
+
+    /// Nothing holds this project by itself any more.
+    pub fn release(&mut self, project: &ProjectId) {
         if let Some(hold) = self.projects.remove(project) {
             self.changes.push(Change::Ended(Scope::Project, hold.reason, hold.since));
         }
@@ -188,10 +193,10 @@ impl Gates {
     /// The API answered in its own voice about this body or project: it is up, whatever the answer.
     pub fn spoke(&mut self) {
         self.failures_in_a_row = 0;
-        self.release();
+        self.release_all();
     }
 
-    fn release(&mut self) {
+    fn release_all(&mut self) {
         if let Some(hold) = self.everything.take() {
             self.window = 1;
             self.changes.push(Change::Ended(Scope::Everything, hold.reason, hold.since));

@@ -193,6 +193,12 @@ impl<D> Registry<D> {
         unqueued
     }
 
+    /// Whether some manifest has not ended.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
     /// The deliveries that wait.
     pub fn deliveries(&self) -> impl Iterator<Item = &D> {
         self.entries.values().flat_map(|entry| &entry.deliveries)

@@ -8,7 +8,7 @@ use super::Context;
 use crate::ports::Event;
 
 /// How often it looks.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(5);
 /// Nothing is forgotten before consuming has gone on for so long: what waits in the queue may be a repeat of the oldest
 /// that is remembered.
 const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
@@ -51,7 +51,12 @@ pub(super) async fn run(context: Arc<Context>) {
 fn hold_or_consume(context: &Context, consuming: bool) -> bool {
     let desk = &context.desk;
     let now = desk.ports.world.now().wall;
-    let held_for = desk.lock().gates.held().map(|hold| now.millis_since(hold.since));
+    let held_for = {
+        let state = desk.lock();
+        // Without an open manifest nobody would try whether the hold is over.
+        let somebody_tries = state.registry.is_under_way();
+        state.gates.held().filter(|_| somebody_tries).map(|hold| now.millis_since(hold.since))
+    };
     let patience = i64::try_from(PATIENCE.min(desk.settings.consumer_timeout / 4).as_millis()).unwrap_or(i64::MAX);
     match held_for {
         Some(held_for) if consuming && held_for >= patience => {

@@ -41,8 +41,8 @@ pub(super) struct Shared {
     /// Answers handed over and not settled.
     open: AtomicUsize,
     idle: Notify,
-    /// Epochs up to this one are over; 0 before any is.
-    lost: AtomicU64,
+    /// Epochs below this one are over.
+    first_live: AtomicU64,
 }
 
 /// The side that settles.
@@ -78,7 +78,7 @@ impl Settler {
 
     /// No delivery of this epoch or an earlier one can be acked any more.
     pub(super) fn lost(&self, epoch: Epoch) {
-        self.shared.lost.fetch_max(epoch.0, Ordering::AcqRel);
+        self.shared.first_live.fetch_max(epoch.0.saturating_add(1), Ordering::AcqRel);
     }
 
     /// Returns once everything handed over is settled.
@@ -97,7 +97,11 @@ impl Settler {
 
 impl Shared {
     fn is_lost(&self, answered: &Answered) -> bool {
-        answered.waiter.delivery.epoch.0 <= self.lost.load(Ordering::Acquire)
+        answered.waiter.delivery.epoch < self.first_live()
+    }
+
+    fn first_live(&self) -> Epoch {
+        Epoch(self.first_live.load(Ordering::Acquire))
     }
 
     fn close(&self, count: usize) {
@@ -185,8 +189,7 @@ async fn ack(desk: &Desk, windows: &mut BTreeMap<Epoch, AckWindow>, shared: &Sha
         let acks = windows.entry(epoch).or_default().settle(&tags);
         desk.ports.broker.ack(epoch, acks).await;
     }
-    let lost = Epoch(shared.lost.load(Ordering::Acquire));
-    windows.retain(|epoch, _| *epoch > lost);
+    windows.retain(|epoch, _| *epoch >= shared.first_live());
     shared.close(count);
 }
 
