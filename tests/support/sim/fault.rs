@@ -59,7 +59,9 @@ impl Faults {
         if self.crashed.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        if self.strikes(self.crash_rate)
+        // What is rare gets its share.
+        let rate = if effect == "split" || state == "next key" { self.crash_rate * 10.0 } else { self.crash_rate };
+        if self.strikes(rate)
             && self.crashes_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
         {
             coverage::hit(effect, &format!("crash {when}"), state);
