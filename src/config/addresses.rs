@@ -1,0 +1,190 @@
+//! Where the broker, the API and the journal are.
+//!
+//! Never quotes an address in a fault: it may hold a password, and most of all when it is mistyped.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use url::{Host, Url};
+
+use super::given::{Given, Wrong};
+use super::kinds::Kind;
+use super::secret::Secret;
+
+/// The broker's URL, which holds a password; printed with `***` in its place.
+#[derive(Clone)]
+pub struct BrokerUrl {
+    url: Secret,
+    masked: String,
+    tls: bool,
+}
+
+impl BrokerUrl {
+    /// The URL with its password, for the connection alone.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.url.expose()
+    }
+
+    /// Whether it is `amqps`.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        self.tls
+    }
+}
+
+/// As `amqp://user:***@host/vhost`.
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.masked)
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.masked)
+    }
+}
+
+/// The kind of `amqp.url`.
+pub(super) struct BrokerUrls;
+
+impl Kind for BrokerUrls {
+    type Value = BrokerUrl;
+
+    fn wants(&self) -> String {
+        "a URL such as amqps://user:password@host:5671/vhost (% and / and @ in its parts are written %25, %2f, %40)"
+            .to_owned()
+    }
+
+    fn read(&self, given: &Given) -> Result<BrokerUrl, Wrong> {
+        let text = given.text()?;
+        let mut url = Url::parse(text).map_err(|fault| Wrong::new(format!("is not a URL ({fault})")))?;
+        let tls = match url.scheme() {
+            "amqp" => false,
+            "amqps" => true,
+            _ => return Err(Wrong::new("has a scheme other than amqp or amqps")),
+        };
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(Wrong::new("names no host"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Wrong::with_cure(
+                "holds a ? or a #",
+                "write them %3f and %23 in a password; options such as the heartbeat are settings of their own",
+            ));
+        }
+        // With a bare slash in the password, the rest of it looks like a vhost.
+        if url.path().contains('@') {
+            return Err(Wrong::new("holds an @ after the host"));
+        }
+        let secret = Secret::new(text);
+        if url.password().is_some() && url.set_password(Some("***")).is_err() {
+            return Err(Wrong::new("holds a password where none can be"));
+        }
+        Ok(BrokerUrl { url: secret, masked: url.into(), tls })
+    }
+
+    fn show(&self, value: &BrokerUrl) -> Value {
+        value.masked.as_str().into()
+    }
+}
+
+/// The kind of `migma.base_url`.
+pub(super) struct ApiUrls;
+
+impl Kind for ApiUrls {
+    type Value = Url;
+
+    fn wants(&self) -> String {
+        "a URL such as https://api.migma.ai (http only for a loopback host)".to_owned()
+    }
+
+    fn read(&self, given: &Given) -> Result<Url, Wrong> {
+        let url = Url::parse(given.text()?).map_err(|fault| Wrong::new(format!("is not a URL ({fault})")))?;
+        let loopback = match url.host() {
+            None => return Err(Wrong::new("names no host")),
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        };
+        match url.scheme() {
+            "https" => {}
+            "http" if loopback => {}
+            "http" => {
+                return Err(Wrong::with_cure(
+                    "is http to another machine, where the API key and all addresses could be read on the way",
+                    "use https",
+                ));
+            }
+            _ => return Err(Wrong::new("has a scheme other than https")),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Wrong::with_cure(
+                "holds a user or password",
+                "take it out; the API key comes from MIGMA_API_KEY or migma.api_key_file",
+            ));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Wrong::with_cure("holds a ? or a #", "end it with the host, or with the path before /v1"));
+        }
+        Ok(url)
+    }
+
+    fn show(&self, value: &Url) -> Value {
+        value.as_str().trim_end_matches('/').into()
+    }
+}
+
+/// Where the journal is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JournalUrl {
+    /// In a file of its own; a relative path starts from the working directory. Taken as it stands, with no `%` codes.
+    Sqlite(PathBuf),
+}
+
+/// As `sqlite://path`.
+impl fmt::Display for JournalUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+        }
+    }
+}
+
+/// The kind of `journal.url`.
+pub(super) struct JournalUrls;
+
+impl Kind for JournalUrls {
+    type Value = JournalUrl;
+
+    fn wants(&self) -> String {
+        "sqlite:// and the path of a file, such as sqlite://data/journal.db or sqlite:///var/lib/journal.db".to_owned()
+    }
+
+    fn read(&self, given: &Given) -> Result<JournalUrl, Wrong> {
+        let text = given.text()?;
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Err(Wrong::new("names PostgreSQL, which this version does not support yet"));
+        }
+        let Some(path) = text.strip_prefix("sqlite://") else {
+            return Err(Wrong::new("does not start with sqlite://"));
+        };
+        if path.is_empty() || path.ends_with('/') {
+            return Err(Wrong::new("names no file"));
+        }
+        if path.contains(":memory:") {
+            return Err(Wrong::new("is in memory, where a crash would lose what was sent"));
+        }
+        if path.contains(['?', '#', '\0']) {
+            return Err(Wrong::new("holds options, which are the worker's own affair"));
+        }
+        Ok(JournalUrl::Sqlite(path.into()))
+    }
+
+    fn show(&self, value: &JournalUrl) -> Value {
+        value.to_string().into()
+    }
+}

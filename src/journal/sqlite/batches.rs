@@ -1,0 +1,188 @@
+//! Batches: recorded, restated, and found open.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use super::clerk::Work;
+use super::rows::{bytes, fit, get};
+use super::{Failure, members};
+use crate::domain::fate::{Fate, FirstCall};
+use crate::domain::ids::{Fingerprint, ManifestId, ProjectId};
+use crate::domain::key::KeyBase;
+use crate::domain::manifest::{Draft, Journaled, Manifest, Member, RequestRecord};
+use crate::domain::moment::Timestamp;
+
+/// A manifest that is still to get its number, and the requests that it names.
+pub(super) struct Planned {
+    pub project: ProjectId,
+    pub body: Bytes,
+    pub emails: u16,
+    pub members: Vec<Member>,
+    pub requests: Vec<RequestRecord>,
+}
+
+/// Where a manifest comes from: of what it is a part, and since when.
+pub(super) struct Line {
+    pub parent: Option<ManifestId>,
+    pub root: Option<ManifestId>,
+    pub since: Timestamp,
+}
+
+impl Planned {
+    pub(super) fn new(draft: &Draft) -> Self {
+        Self {
+            project: draft.project.clone(),
+            body: draft.body.clone(),
+            emails: draft.emails,
+            members: draft.members.clone(),
+            requests: draft.requests.clone(),
+        }
+    }
+
+    /// The manifest, once it has its number.
+    pub(super) fn manifest(&self, id: ManifestId, line: &Line, fate: Fate) -> Manifest {
+        Manifest {
+            id,
+            root: line.root.unwrap_or(id),
+            since: line.since,
+            project: self.project.clone(),
+            body: self.body.clone(),
+            emails: self.emails,
+            members: self.members.clone(),
+            key: KeyBase::derive(&self.members),
+            fate,
+        }
+    }
+
+    /// Writes it, open.
+    pub(super) async fn write(&self, db: &mut SqliteConnection, line: &Line, fate: Fate) -> Result<Manifest, Failure> {
+        let first = fate.first_call;
+        let written = sqlx::query(
+            "INSERT INTO manifests (parent, root, since, project, key_base, emails,
+                 generation, first_call_at, first_call_fingerprint, lost)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(line.parent.map(|id| id.0))
+        .bind(line.root.map(|id| id.0))
+        .bind(line.since.as_millis())
+        .bind(self.project.as_str())
+        .bind(&KeyBase::derive(&self.members).0[..])
+        .bind(self.emails)
+        .bind(fate.generation)
+        .bind(first.map(|first| first.at.as_millis()))
+        .bind(first.map(|first| first.fingerprint.0.to_vec()))
+        .bind(fate.lost)
+        .execute(&mut *db)
+        .await?;
+        let id = ManifestId(written.last_insert_rowid());
+        sqlx::query("INSERT INTO bodies (manifest, body) VALUES (?, ?)")
+            .bind(id.0)
+            .bind(&self.body[..])
+            .execute(&mut *db)
+            .await?;
+        members::write(db, id, &self.members, &self.requests).await?;
+        Ok(self.manifest(id, line, fate))
+    }
+}
+
+/// [`crate::ports::Journal::record`].
+pub(super) struct Record {
+    planned: Planned,
+    fate: Fate,
+    now: Timestamp,
+}
+
+impl Record {
+    pub(super) fn new(draft: &Draft, fate: Fate, now: Timestamp) -> Self {
+        Self { planned: Planned::new(draft), fate, now }
+    }
+}
+
+#[async_trait]
+impl Work for Record {
+    const ACTION: &'static str = "record a batch";
+    type Answer = Manifest;
+
+    async fn work(&self, db: &mut SqliteConnection) -> Result<Manifest, Failure> {
+        let line = Line { parent: None, root: None, since: self.now };
+        self.planned.write(db, &line, self.fate).await
+    }
+}
+
+/// [`crate::ports::Journal::restate`].
+pub(super) struct Restate {
+    pub manifest: ManifestId,
+    pub fate: Fate,
+}
+
+#[async_trait]
+impl Work for Restate {
+    const ACTION: &'static str = "restate a manifest";
+    type Answer = ();
+
+    async fn work(&self, db: &mut SqliteConnection) -> Result<(), Failure> {
+        let first = self.fate.first_call;
+        let restated = sqlx::query(
+            "UPDATE manifests SET generation = ?, first_call_at = ?, first_call_fingerprint = ?, lost = ?
+             WHERE id = ? AND ended_as IS NULL",
+        )
+        .bind(self.fate.generation)
+        .bind(first.map(|first| first.at.as_millis()))
+        .bind(first.map(|first| first.fingerprint.0.to_vec()))
+        .bind(self.fate.lost)
+        .bind(self.manifest.0)
+        .execute(db)
+        .await?;
+        if restated.rows_affected() == 1 { Ok(()) } else { Err(Failure::Refused("the manifest is not open")) }
+    }
+}
+
+/// [`crate::ports::Journal::open_manifests`].
+pub(super) struct Open;
+
+#[async_trait]
+impl Work for Open {
+    const ACTION: &'static str = "read what is open";
+    type Answer = Vec<Journaled<Manifest>>;
+
+    async fn work(&self, db: &mut SqliteConnection) -> Result<Self::Answer, Failure> {
+        let rows = sqlx::query(
+            "SELECT id, root, since, project, body, emails, key_base,
+                 generation, first_call_at, first_call_fingerprint, lost
+             FROM bodies JOIN manifests ON manifests.id = bodies.manifest
+             ORDER BY bodies.manifest",
+        )
+        .fetch_all(&mut *db)
+        .await?;
+        let mut open = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = ManifestId(get(&row, 0)?);
+            let members = members::read(db, id).await?;
+            open.push(Journaled::attest(manifest(&row, id, members)?));
+        }
+        Ok(open)
+    }
+}
+
+fn manifest(row: &SqliteRow, id: ManifestId, members: Vec<Member>) -> Result<Manifest, Failure> {
+    let first_call = match get::<Option<i64>>(row, 8)? {
+        None => None,
+        Some(at) => {
+            let fingerprint = Fingerprint(bytes(row, 9)?);
+            Some(FirstCall { at: Timestamp::from_millis(at), fingerprint, steady: None })
+        }
+    };
+    Ok(Manifest {
+        id,
+        root: get::<Option<i64>>(row, 1)?.map_or(id, ManifestId),
+        since: Timestamp::from_millis(get(row, 2)?),
+        project: ProjectId::parse(get(row, 3)?).ok_or(Failure::Damaged("a project without a name"))?,
+        body: get::<Vec<u8>>(row, 4)?.into(),
+        emails: fit(get(row, 5)?)?,
+        members,
+        key: KeyBase(bytes(row, 6)?),
+        fate: Fate::recovered(fit(get(row, 7)?)?, first_call, get(row, 10)?),
+    })
+}

@@ -1,0 +1,109 @@
+//! The daily quota: calls by the minute in which they were made.
+//!
+//! A minute's calls count until 24 hours after its end. They are never counted in an earlier minute than one that was
+//! seen before: a clock that goes back and is put right must not let them expire early.
+
+use async_trait::async_trait;
+use sqlx::SqliteConnection;
+
+use super::Failure;
+use super::clerk::Work;
+use super::rows::get;
+use crate::domain::moment::Timestamp;
+
+const MINUTE: i64 = 60_000;
+const DAY: i64 = 24 * 60 * MINUTE;
+
+/// The first minute whose calls still count.
+fn first_counting(now: i64) -> i64 {
+    now.saturating_sub(DAY).div_euclid(MINUTE)
+}
+
+/// When a minute's calls cease to count.
+fn end_of(minute: i64) -> i64 {
+    (minute + 1) * MINUTE + DAY
+}
+
+/// [`crate::ports::Journal::spend`].
+pub(super) struct Spend {
+    pub quota: u64,
+    pub now: Timestamp,
+}
+
+#[async_trait]
+impl Work for Spend {
+    const ACTION: &'static str = "count a call";
+    type Answer = Option<Timestamp>;
+
+    async fn work(&self, db: &mut SqliteConnection) -> Result<Option<Timestamp>, Failure> {
+        let now = self.now.as_millis();
+        let minute = now.div_euclid(MINUTE);
+        let latest = self.put_right(db, minute).await?;
+        let row = sqlx::query("SELECT COALESCE(SUM(calls), 0) FROM calls WHERE minute >= ?")
+            .bind(first_counting(now))
+            .fetch_one(&mut *db)
+            .await?;
+        let used = u64::try_from(get::<i64>(&row, 0)?).unwrap_or(0);
+        if used < self.quota {
+            count(db, minute.max(latest), 1).await?;
+            return Ok(None);
+        }
+        self.next(db, used - self.quota + 1).await.map(Some)
+    }
+}
+
+impl Spend {
+    /// Calls that stand more than a day ahead were made under a clock that was wrong, and before now: now is when they
+    /// count from. Else they would stop all calls for as long as the clock was ahead. Gives the latest minute.
+    async fn put_right(&self, db: &mut SqliteConnection, minute: i64) -> Result<i64, Failure> {
+        let row = sqlx::query("SELECT MAX(minute) FROM calls").fetch_one(&mut *db).await?;
+        let latest = get::<Option<i64>>(&row, 0)?.unwrap_or(minute);
+        let limit = minute + DAY / MINUTE;
+        if latest <= limit {
+            return Ok(latest);
+        }
+        let row = sqlx::query("SELECT SUM(calls) FROM calls WHERE minute > ?").bind(limit).fetch_one(&mut *db).await?;
+        let astray: i64 = get(&row, 0)?;
+        sqlx::query("DELETE FROM calls WHERE minute > ?").bind(limit).execute(&mut *db).await?;
+        count(db, minute, astray).await?;
+        let row = sqlx::query("SELECT MAX(minute) FROM calls").fetch_one(db).await?;
+        get(&row, 0)
+    }
+
+    /// When so many of the calls have ceased to count.
+    async fn next(&self, db: &mut SqliteConnection, mut surplus: u64) -> Result<Timestamp, Failure> {
+        let now = self.now.as_millis();
+        let rows = sqlx::query("SELECT minute, calls FROM calls WHERE minute >= ? ORDER BY minute")
+            .bind(first_counting(now))
+            .fetch_all(db)
+            .await?;
+        let mut next = now.saturating_add(DAY);
+        for row in rows {
+            next = end_of(get(&row, 0)?);
+            surplus = surplus.saturating_sub(u64::try_from(get::<i64>(&row, 1)?).unwrap_or(0));
+            if surplus == 0 {
+                break;
+            }
+        }
+        Ok(Timestamp::from_millis(next))
+    }
+}
+
+async fn count(db: &mut SqliteConnection, minute: i64, calls: i64) -> Result<(), Failure> {
+    sqlx::query(
+        "INSERT INTO calls (minute, calls) VALUES (?, ?)
+         ON CONFLICT (minute) DO UPDATE SET calls = calls + excluded.calls",
+    )
+    .bind(minute)
+    .bind(calls)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Forgets calls that had ceased to count before then.
+pub(super) async fn forget(db: &mut SqliteConnection, before: Timestamp) -> Result<(), Failure> {
+    let first = first_counting(before.as_millis());
+    sqlx::query("DELETE FROM calls WHERE minute < ?").bind(first).execute(db).await?;
+    Ok(())
+}
