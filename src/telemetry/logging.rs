@@ -1,0 +1,99 @@
+//! Logs on standard error: text for a terminal, JSON for everything else, as `RUST_LOG` asks for.
+//!
+//! Libraries that could print what they carry are capped: no `RUST_LOG` makes them say more than warnings.
+
+use std::io::IsTerminal as _;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::EnvFilter;
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStyle {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// Text.
+    Text,
+    /// JSON, one object a line.
+    Json,
+}
+
+/// Everything but our own lines: whatever a library knows, it may know an address.
+struct Capped;
+
+impl<S: Subscriber> Filter<S> for Capped {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        is_ours(metadata.target()) || *metadata.level() <= LevelFilter::WARN
+    }
+}
+
+fn is_ours(target: &str) -> bool {
+    target == "migma_eraser" || target.starts_with("migma_eraser::")
+}
+
+/// Starts to log. Called once, by `main`; a second call does nothing.
+pub fn init(style: LogStyle) {
+    let json = match style {
+        LogStyle::Auto => !std::io::stderr().is_terminal(),
+        LogStyle::Text => false,
+        LogStyle::Json => true,
+    };
+    let _ = tracing_subscriber::registry().with(layer(json, std::io::stderr, filter())).try_init();
+}
+
+/// `RUST_LOG`, or `info`.
+fn filter() -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+fn layer<S, W>(json: bool, writer: W, filter: EnvFilter) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+    W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines: Box<dyn Layer<S> + Send + Sync> =
+        if json { Box::new(lines.json().flatten_event(true)) } else { Box::new(lines.with_ansi(false)) };
+    Box::new(lines.with_filter(tracing_subscriber::filter::FilterExt::and(filter, Capped)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_library_says_no_more_than_warnings_whatever_is_asked_for() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let layer = layer(true, move || writer.clone(), EnvFilter::new("trace"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::trace!(target: "lapin::channel", "ann@example.com");
+            tracing::info!(target: "sqlx::query", "ann@example.com");
+            tracing::warn!(target: "lapin", "a warning");
+            tracing::trace!(target: "migma_eraser::pipeline", "our own");
+        });
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert!(!text.contains("ann@"), "{text}");
+        assert!(text.contains("a warning") && text.contains("our own"), "{text}");
+    }
+}
