@@ -1,1 +1,328 @@
-//! (to be written)
+//! The composition root: the one place where concrete types meet, where the clock and the dice are made, and where the
+//! order of start and stop is laid down.
+//!
+//! Start: journal, API, admin address, broker, then the pipeline: what was under way goes out again before anything is
+//! consumed. Stop: no new work, calls end, outcomes are confirmed and acked, the broker closes, the journal last.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::admin::{AdminError, Bound, Health, Readiness, Reason};
+use crate::amqp::{AmqpError, AmqpSettings, BrokerState, Names, RabbitMq};
+use crate::api::{ApiError, ApiSettings, MigmaApi};
+use crate::config::{ApiKeySource, Config, ConfigError, JournalUrl};
+use crate::domain::moment::{Moment, Timestamp};
+use crate::domain::request::Policy;
+use crate::journal::SqliteJournal;
+use crate::pipeline::{self, BackoffSettings, Desk, Ports, Settings};
+use crate::ports::{ApiKey, Broker as _, Journal as _, JournalError, World};
+use crate::shutdown::{self, Phase, Shutdown, Trigger};
+use crate::telemetry::{Metrics, Telemetry};
+
+/// How often the file of the API key is looked at.
+const KEY_WATCH: Duration = Duration::from_secs(2);
+
+/// Why the worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The API key cannot be read.
+    #[error(transparent)]
+    Key(#[from] ConfigError),
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The API's client cannot be made.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The admin address cannot be had.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The broker will not do.
+    #[error(transparent)]
+    Broker(#[from] AmqpError),
+    /// Signals cannot be listened to.
+    #[error("cannot listen to signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// The real clock and the real dice.
+#[derive(Debug)]
+struct RealWorld {
+    start: tokio::time::Instant,
+}
+
+impl World for RealWorld {
+    fn now(&self) -> Moment {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+        Moment { wall, steady: self.start.elapsed() }
+    }
+
+    fn dice(&self) -> f64 {
+        rand::random()
+    }
+}
+
+/// Runs the worker until it is told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from starting. Once it runs, nothing ends it but a signal.
+pub async fn run(config: Config, keys: ApiKeySource) -> Result<(), StartError> {
+    let (trigger, told) = shutdown::channel();
+    let trigger = Arc::new(trigger);
+    listen_to_signals(&trigger, config.shutdown.grace)?;
+
+    let (tell_key, key) = watch::channel(ApiKey::new(keys.read()?.expose()));
+    let journal = Arc::new(open_journal(&config).await?);
+    let api = MigmaApi::new(api_settings(&config))?;
+    let mut registry = Registry::default();
+    let telemetry = Telemetry::new(Metrics::register(&mut registry));
+    let health = Arc::new(WorkerHealth::default());
+    let bound = Bound::take(config.admin.listen).await?;
+    info!(admin = ?bound.address(), version = env!("CARGO_PKG_VERSION"), "starting");
+    let admin = tokio::spawn(bound.serve(Arc::clone(&health) as _, Arc::new(registry)));
+
+    let Some(broker) = connect(&config, &told).await? else {
+        let _ = journal.close().await;
+        return Ok(());
+    };
+    let broker = Arc::new(broker);
+    let ports = Ports {
+        broker: Arc::clone(&broker) as _,
+        api: Arc::new(api),
+        journal: Arc::clone(&journal) as _,
+        world: Arc::new(RealWorld { start: tokio::time::Instant::now() }),
+        observer: Arc::new(telemetry),
+    };
+    let desk = Desk::new(ports, settings(&config), key);
+    health.set(Arc::clone(&desk), broker.state(), told.clone());
+    let watcher = tokio::spawn(watch_key(keys, tell_key, Arc::clone(&desk)));
+
+    pipeline::run(desk, told.clone()).await;
+
+    watcher.abort();
+    tokio::select! {
+        () = broker.close() => {}
+        () = told.reached(Phase::Aborting) => {}
+    }
+    if let Err(error) = journal.tidy().await {
+        warn!(error = %error, "the journal was not tidied");
+    }
+    if let Err(error) = journal.close().await {
+        warn!(error = %error, "the journal was not closed in order");
+    }
+    admin.abort();
+    info!("stopped");
+    Ok(())
+}
+
+/// Opens the journal that the configuration names.
+///
+/// # Errors
+/// Where it cannot be used.
+pub async fn open_journal(config: &Config) -> Result<SqliteJournal, JournalError> {
+    let JournalUrl::Sqlite(path) = &config.journal.url;
+    SqliteJournal::open(path).await
+}
+
+/// What the API's client goes by.
+#[must_use]
+pub fn api_settings(config: &Config) -> ApiSettings {
+    ApiSettings {
+        base_url: config.migma.base_url.clone(),
+        request_timeout: config.migma.request_timeout,
+        connect_timeout: config.migma.connect_timeout,
+        ca_file: config.migma.ca_file.clone(),
+        user_agent: concat!("migma-eraser/", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
+}
+
+/// What the broker's adapter goes by.
+#[must_use]
+pub fn amqp_settings(config: &Config) -> AmqpSettings {
+    let names = config.amqp.names();
+    AmqpSettings {
+        url: config.amqp.url.expose().to_owned(),
+        ca_file: config.amqp.ca_file.clone(),
+        names: Names {
+            request_exchange: names.request_exchange,
+            request_queue: names.request_queue,
+            outcome_exchange: names.outcome_exchange,
+            outcome_queue: names.outcome_queue,
+            dead_exchange: names.dead_exchange,
+            dead_queue: names.dead_queue,
+            returned_queue: names.returned_queue,
+            parking_queue: names.parking_queue,
+        },
+        declare_topology: config.amqp.declare_topology,
+        heartbeat: config.amqp.heartbeat,
+        connect_timeout: config.amqp.connect_timeout,
+        buffer_bytes: config.amqp.buffer_bytes,
+        max_message_bytes: config.amqp.max_message_bytes,
+        max_prefetch: max_prefetch(config),
+    }
+}
+
+/// The most deliveries that can be sent on in half the consumer timeout, were each of one email.
+fn max_prefetch(config: &Config) -> u16 {
+    let calls = u128::from(config.rate_limit.requests_per_minute.get()) * (config.amqp.consumer_timeout / 2).as_millis()
+        / 60_000;
+    let emails = calls.max(1) * config.batch.max_emails as u128;
+    u16::try_from(emails).unwrap_or(u16::MAX)
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        policy: Policy {
+            default_project: config.migma.default_project_id.clone(),
+            allowed_projects: config.migma.allowed_projects.iter().cloned().collect(),
+            max_message_bytes: config.amqp.max_message_bytes,
+        },
+        max_emails: config.batch.max_emails,
+        linger: config.batch.linger,
+        max_in_flight: config.migma.max_in_flight,
+        requests_per_minute: config.rate_limit.requests_per_minute,
+        burst: config.rate_limit.burst,
+        requests_per_day: config.rate_limit.requests_per_day,
+        backoff: BackoffSettings {
+            initial_interval: config.retry.initial_interval,
+            multiplier: config.retry.multiplier,
+            max_interval: config.retry.max_interval,
+        },
+        give_up_after: config.retry.give_up_after,
+        consumer_timeout: config.amqp.consumer_timeout,
+        retention: config.journal.retention,
+        reply_to: config.outcome.reply_to,
+    }
+}
+
+/// Connects to the broker, however long that takes; `None` where the worker is told to stop before.
+async fn connect(config: &Config, told: &Shutdown) -> Result<Option<RabbitMq>, AmqpError> {
+    let mut failures = 0u32;
+    loop {
+        let attempt = tokio::select! {
+            () = told.reached(Phase::Draining) => return Ok(None),
+            attempt = RabbitMq::connect(amqp_settings(config)) => attempt,
+        };
+        match attempt {
+            Ok(broker) => return Ok(Some(broker)),
+            Err(error) if !error.is_transient() => return Err(error),
+            Err(error) if failures == 0 => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                warn!(error = %error, cause, "the broker cannot be reached; trying again");
+            }
+            Err(_) => {}
+        }
+        failures += 1;
+        let pause = Duration::from_millis(250).saturating_mul(1 << failures.min(5));
+        tokio::select! {
+            () = told.reached(Phase::Draining) => return Ok(None),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// First signal: stop in order, within the grace. Second, or the grace is over: stop at once.
+fn listen_to_signals(trigger: &Arc<Trigger>, grace: Duration) -> Result<(), StartError> {
+    let mut term = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let trigger = Arc::clone(trigger);
+    tokio::spawn(async move {
+        let mut next = async || tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} };
+        next().await;
+        info!(?grace, "stopping");
+        trigger.advance(Phase::Draining);
+        tokio::select! {
+            () = next() => warn!("stopping at once"),
+            () = tokio::time::sleep(grace) => warn!("the grace is over; what is not settled comes again"),
+        }
+        trigger.advance(Phase::Aborting);
+    });
+    Ok(())
+}
+
+/// Reads the key again when its file changes, and on SIGHUP.
+async fn watch_key(keys: ApiKeySource, tell: watch::Sender<ApiKey>, desk: Arc<Desk>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        error!("cannot listen to SIGHUP");
+        return;
+    };
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {}
+            () = tokio::time::sleep(KEY_WATCH), if keys.path().is_some() => {}
+        }
+        let source = keys.clone();
+        match tokio::task::spawn_blocking(move || source.read()).await {
+            Ok(Ok(secret)) => {
+                failing = false;
+                let key = ApiKey::new(secret.expose());
+                if key.fingerprint() != tell.borrow().fingerprint() {
+                    info!(fingerprint = ?key.fingerprint(), "another API key is in use");
+                    tell.send_replace(key);
+                    desk.key_changed();
+                }
+            }
+            Ok(Err(error)) if !failing => {
+                failing = true;
+                warn!(error = %error, "the API key cannot be read again; the old one stays in use");
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+}
+
+/// Readiness, from the desk and the connections.
+#[derive(Default)]
+struct WorkerHealth(std::sync::OnceLock<(Arc<Desk>, watch::Receiver<BrokerState>, Shutdown)>);
+
+impl WorkerHealth {
+    fn set(&self, desk: Arc<Desk>, broker: watch::Receiver<BrokerState>, told: Shutdown) {
+        let _ = self.0.set((desk, broker, told));
+    }
+}
+
+impl Health for WorkerHealth {
+    fn readiness(&self) -> Readiness {
+        let mut reasons = Vec::new();
+        let mut say = |reason, detail| reasons.push(Reason { reason, detail });
+        match self.0.get() {
+            None => say("starting", None),
+            Some((desk, broker, told)) => {
+                let (now, broker) = (desk.snapshot(), *broker.borrow());
+                if told.phase() > Phase::Running {
+                    say("stopping", None);
+                }
+                if !now.recovered {
+                    say("recovering", None);
+                }
+                if let Some(hold) = &now.hold {
+                    say(hold.reason.as_str(), Some(format!("since {}, tried {} times", hold.since, hold.tries)));
+                }
+                if let Some(until) = now.quota_until {
+                    say("daily_quota", Some(format!("until {until}")));
+                }
+                if now.journal_down {
+                    say("journal", None);
+                }
+                if now.unroutable {
+                    say("unroutable_outcome", None);
+                }
+                // A hold that lasts stops consuming by itself.
+                if !broker.consuming && now.hold.is_none() {
+                    say("broker_consuming", None);
+                }
+                if !broker.publishing {
+                    say("broker_publishing", None);
+                }
+            }
+        }
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+}
