@@ -170,7 +170,8 @@ pub fn amqp_settings(config: &Config) -> AmqpSettings {
 
 /// The most deliveries that can be sent on in half the consumer timeout, were each of one email.
 fn max_prefetch(config: &Config) -> u16 {
-    let calls = u128::from(config.rate_limit.requests_per_minute.get()) * (config.amqp.consumer_timeout / 2).as_millis()
+    let calls = u128::from(config.rate_limit.requests_per_minute.get())
+        * (config.amqp.consumer_timeout / 2).as_millis()
         / 60_000;
     let emails = calls.max(1) * config.batch.max_emails as u128;
     u16::try_from(emails).unwrap_or(u16::MAX)

@@ -2,7 +2,14 @@
 //! effect, and every outcome held against the ledger. A failing seed is printed and replays: `SIM_SEED=17 cargo test
 //! --test simulation`. `SIM_SEEDS=10000` runs more.
 
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss
+)]
 
 #[path = "support/sim/mod.rs"]
 mod sim;
@@ -164,13 +171,22 @@ async fn live(seed: u64) -> Vec<String> {
 
 /// What happens around the worker: requests arrive, some twice, some under a name that is taken; the API goes down and
 /// comes back, forbids a project, refuses a key; the key changes; the clock steps.
-async fn drive(dice: &Dice, broker: FakeBroker, api: &FakeApi, key: &watch::Sender<ApiKey>, world: &SimWorld, faults: &Faults) {
+async fn drive(
+    dice: &Dice,
+    broker: FakeBroker,
+    api: &FakeApi,
+    key: &watch::Sender<ApiKey>,
+    world: &SimWorld,
+    faults: &Faults,
+) {
     let mut sent: Vec<Envelope> = Vec::new();
     let mut keys = 0;
     for number in 0..20 + dice.below(20) {
         let envelope = match dice.below(12) {
             0 if !sent.is_empty() => dice.pick(&sent).clone(),
-            1 if !sent.is_empty() => Envelope { message_id: dice.pick(&sent).message_id.clone(), ..message(dice, number) },
+            1 if !sent.is_empty() => {
+                Envelope { message_id: dice.pick(&sent).message_id.clone(), ..message(dice, number) }
+            }
             _ => message(dice, number),
         };
         sent.push(envelope.clone());
@@ -228,7 +244,8 @@ fn run_seeds(seeds: std::ops::Range<u64>) {
                     if seed >= seeds.end {
                         return;
                     }
-                    let wrong = catch_unwind(AssertUnwindSafe(|| run_seed(seed))).unwrap_or_else(|_| vec!["it panicked".into()]);
+                    let wrong = catch_unwind(AssertUnwindSafe(|| run_seed(seed)))
+                        .unwrap_or_else(|_| vec!["it panicked".into()]);
                     if !wrong.is_empty() {
                         failures.lock().unwrap().push((seed, wrong));
                     }
@@ -261,8 +278,18 @@ fn no_request_is_lost_and_every_outcome_is_true_whatever_crashes() {
     let all = ["first key", "next key", "child"];
     let calls = ["first key", "next key", "child", "recovered"];
     let api_faults = [
-        "Unsent", "DropBefore", "DropAfter", "ServerBefore", "ServerAfter", "Throttled", "GarbageAfter", "Unsuccessful",
-        "Conflict", "Timeout", "crash before", "crash after",
+        "Unsent",
+        "DropBefore",
+        "DropAfter",
+        "ServerBefore",
+        "ServerAfter",
+        "Throttled",
+        "GarbageAfter",
+        "Unsuccessful",
+        "Conflict",
+        "Timeout",
+        "crash before",
+        "crash after",
     ];
     let journal_faults = ["crash before", "crash after", "error before", "error after"];
     let empty = coverage::report(&[
@@ -274,7 +301,19 @@ fn no_request_is_lost_and_every_outcome_is_true_whatever_crashes() {
         ("lookup", &["crash before", "crash after", "error before"], &["-"]),
         ("open", &["crash before", "error before"], &["-"]),
         ("spend", &journal_faults, &["-"]),
-        ("publish", &["crash before", "crash amid", "crash after", "error before", "error after", "unroutable", "connection cut"], &["-"]),
+        (
+            "publish",
+            &[
+                "crash before",
+                "crash amid",
+                "crash after",
+                "error before",
+                "error after",
+                "unroutable",
+                "connection cut",
+            ],
+            &["-"],
+        ),
         ("ack", &["crash before", "crash after", "connection cut"], &["-"]),
         ("world", &["key refused", "key changed", "time passes", "clock steps"], &["-"]),
     ]);

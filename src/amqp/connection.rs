@@ -30,10 +30,9 @@ impl Connector {
         uri.query.heartbeat = Some(u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX));
         let ca = match &settings.ca_file {
             None => None,
-            Some(path) => Some(
-                std::fs::read_to_string(path)
-                    .map_err(|source| AmqpError::CaFile { path: path.clone(), source })?,
-            ),
+            Some(path) => {
+                Some(std::fs::read_to_string(path).map_err(|source| AmqpError::CaFile { path: path.clone(), source })?)
+            }
         };
         Ok(Self { uri, ca, settings })
     }

@@ -248,7 +248,13 @@ impl Task {
         });
     }
 
-    fn take(&self, message: lapin::message::Delivery, source: Source, unsettled: &mut Unsettled, prefetch: &mut Prefetch) {
+    fn take(
+        &self,
+        message: lapin::message::Delivery,
+        source: Source,
+        unsettled: &mut Unsettled,
+        prefetch: &mut Prefetch,
+    ) {
         prefetch.saw(message.data.len());
         unsettled.add(message.delivery_tag, message.data.len());
         let _ = self.deliver.send(Item::Delivery(Box::new(delivery(message, source, self.epoch))));
@@ -274,7 +280,12 @@ impl Task {
         consume(channel, &self.connector.settings.names.request_queue, u16::try_from(room).unwrap_or(u16::MAX)).await
     }
 
-    async fn obey(&mut self, channel: &Channel, command: Option<Command>, unsettled: &mut Unsettled) -> Result<Option<End>, End> {
+    async fn obey(
+        &mut self,
+        channel: &Channel,
+        command: Option<Command>,
+        unsettled: &mut Unsettled,
+    ) -> Result<Option<End>, End> {
         match command {
             Some(Command::Ack(epoch, acks)) if epoch == self.epoch => {
                 for ack in acks {

@@ -136,7 +136,8 @@ mod tests {
     use super::*;
 
     fn letter(headers: FieldTable, ours: &[(&'static str, String)]) -> FieldTable {
-        let properties = BasicProperties::default().with_headers(headers).with_user_id("bob".into()).with_expiration("1".into());
+        let properties =
+            BasicProperties::default().with_headers(headers).with_user_id("bob".into()).with_expiration("1".into());
         let made = dead_letter(&Original { properties }, ours);
         assert!(made.user_id().is_none() && made.expiration().is_none());
         made.headers().clone().unwrap()

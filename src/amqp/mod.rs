@@ -19,9 +19,9 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 pub use self::connection::Connector;
-pub use self::topology::Names;
 use self::consumer::{Command, Item};
 use self::publisher::Job;
+pub use self::topology::Names;
 use crate::domain::acks::Ack;
 use crate::ports::{Broker, Confirm, Epoch, Inbound, Publication};
 

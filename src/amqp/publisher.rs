@@ -129,7 +129,8 @@ impl Publisher {
                     Exchange::Outcomes => &names.outcome_exchange,
                     Exchange::Dead => &names.dead_exchange,
                 };
-                let options = BasicPublishOptions { mandatory: publication.mandatory, ..BasicPublishOptions::default() };
+                let options =
+                    BasicPublishOptions { mandatory: publication.mandatory, ..BasicPublishOptions::default() };
                 let key = short(&publication.routing_key);
                 waiting.push(
                     link.channel

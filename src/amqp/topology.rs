@@ -67,7 +67,11 @@ impl Names {
     fn queues(&self) -> Vec<Queue<'_>> {
         vec![
             // Bound targets of dead-lettering first: nothing may be dead-lettered into the void.
-            Queue { name: &self.outcome_queue, arguments: vec![], binding: Some((&self.outcome_exchange, "outcome.#")) },
+            Queue {
+                name: &self.outcome_queue,
+                arguments: vec![],
+                binding: Some((&self.outcome_exchange, "outcome.#")),
+            },
             Queue { name: &self.dead_queue, arguments: vec![], binding: Some((&self.dead_exchange, "dead.#")) },
             Queue {
                 name: &self.returned_queue,
@@ -149,8 +153,13 @@ async fn channel_close(channel: &mut Channel) -> lapin::Result<()> {
 }
 
 async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Result<(), AmqpError> {
-    let binding =
-        channel.queue_bind(short(queue), short(exchange), short(key), QueueBindOptions::default(), FieldTable::default());
+    let binding = channel.queue_bind(
+        short(queue),
+        short(exchange),
+        short(key),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
     within(COMMAND_TIMEOUT, "binding a queue", binding).await
 }
 
@@ -187,7 +196,9 @@ mod tests {
     fn every_queue_that_dead_letters_does_so_at_least_once_under_a_key_of_its_own() {
         let names = Names::with_prefix("x");
         for queue in names.queues().iter().filter(|q| !q.arguments.is_empty()) {
-            for wanted in ["x-dead-letter-exchange", "x-dead-letter-routing-key", "x-dead-letter-strategy", "x-overflow"] {
+            for wanted in
+                ["x-dead-letter-exchange", "x-dead-letter-routing-key", "x-dead-letter-strategy", "x-overflow"]
+            {
                 assert!(queue.arguments.iter().any(|(key, _)| *key == wanted), "{} lacks {wanted}", queue.name);
             }
         }

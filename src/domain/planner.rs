@@ -120,7 +120,10 @@ impl Planner {
     }
 
     /// The lane to be served next, among those that `open` lets through: one that fills a call, or whose first email
-    /// has waited for the linger. While `more_in_sight`, emails wait a while longer for a call that they can fill.
+    /// has waited for the linger.
+    ///
+    /// While `more_in_sight`, a lane that fills a call waits for the linger all the same, for what comes may repeat
+    /// what is there and cost no call of its own; and one that does not fill it waits a while longer.
     #[must_use]
     pub fn ready(&self, now: Duration, more_in_sight: bool, open: impl Fn(&ProjectId) -> bool) -> Ready {
         let mut soonest: Option<Duration> = None;
@@ -130,10 +133,12 @@ impl Planner {
             if !open(&lane.project) {
                 continue;
             }
-            if waiting.slots.len() >= self.max_emails || lane.alone.is_some() {
-                return Ready::Now(lane.clone());
-            }
-            let patience = if more_in_sight { self.linger + IN_SIGHT_PATIENCE } else { self.linger };
+            let is_full = waiting.slots.len() >= self.max_emails || lane.alone.is_some();
+            let patience = match (is_full, more_in_sight) {
+                (true, false) => Duration::ZERO,
+                (true, true) | (false, false) => self.linger,
+                (false, true) => self.linger + IN_SIGHT_PATIENCE,
+            };
             let due = first.since + patience;
             if due <= now {
                 return Ready::Now(lane.clone());

@@ -3,8 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-
-use futures_util::FutureExt as _;
+use std::time::Duration;
 
 use super::Context;
 use super::desk::{State, Waiter};
@@ -17,6 +16,10 @@ use crate::domain::rejection::{RejectCode, Rejection};
 use crate::domain::request::{DeletionRequest, property_id};
 use crate::ports::{Delivery, Epoch, Event, Inbound, Source};
 
+/// Without a delivery for so long nothing more is in sight: longer than a round trip to the broker, for the prefetch
+/// grows in such steps.
+const QUIET: Duration = Duration::from_millis(10);
+
 /// A sound request, with the delivery that brought it.
 type Pending = (Arc<DeletionRequest>, Waiter);
 
@@ -24,9 +27,9 @@ pub(super) async fn run(context: Arc<Context>) {
     let desk = &context.desk;
     desk.ports.broker.consume(true);
     loop {
-        let inbound = match desk.ports.broker.next().now_or_never() {
-            Some(inbound) => inbound,
-            None => {
+        let inbound = match tokio::time::timeout(QUIET, desk.ports.broker.next()).await {
+            Ok(inbound) => inbound,
+            Err(_) => {
                 see_nothing_more(&context);
                 desk.ports.broker.next().await
             }

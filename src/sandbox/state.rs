@@ -177,7 +177,11 @@ impl State {
                 return reply(Reply::Answer(Answer::error(400, "INVALID_IDEMPOTENCY_KEY", "At most 100 characters")));
             }
             if self.running.contains(place) {
-                return reply(Reply::Answer(Answer::error(409, "IDEMPOTENCY_IN_PROGRESS", "The first call still runs")));
+                return reply(Reply::Answer(Answer::error(
+                    409,
+                    "IDEMPOTENCY_IN_PROGRESS",
+                    "The first call still runs",
+                )));
             }
             if let Some(cached) = self.cache.get(place).filter(|cached| now.saturating_sub(cached.at) < REPLAY_MS) {
                 if cached.digest != digest {

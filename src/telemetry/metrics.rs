@@ -63,7 +63,8 @@ impl Metrics {
     /// Makes and registers them, under the prefix `migma_eraser_`.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
-        let seconds = || Histogram::new([0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0]);
+        let seconds =
+            || Histogram::new([0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0]);
         let metrics = Self {
             deliveries: Counter::default(),
             outcomes: Family::default(),
@@ -86,12 +87,24 @@ impl Metrics {
         registry.register("calls", "Calls that came back, by HTTP status", metrics.calls.clone());
         registry.register("call_duration_seconds", "How long calls took", metrics.call_seconds.clone());
         registry.register("batch_emails", "Emails in ended batches", metrics.batch_emails.clone());
-        registry.register("request_duration_seconds", "From delivery to confirmed outcome", metrics.request_seconds.clone());
+        registry.register(
+            "request_duration_seconds",
+            "From delivery to confirmed outcome",
+            metrics.request_seconds.clone(),
+        );
         registry.register("holds", "Holds in force, by reason", metrics.holds.clone());
-        registry.register("unpublished_messages", "Publications that did not reach a queue", metrics.unpublished.clone());
+        registry.register(
+            "unpublished_messages",
+            "Publications that did not reach a queue",
+            metrics.unpublished.clone(),
+        );
         registry.register("journal_failures", "Failures of the journal", metrics.journal_failures.clone());
         registry.register("given_back", "Times that deliveries were given back, by reason", metrics.given_back.clone());
-        registry.register("forgotten_requests", "Requests forgotten after journal.retention", metrics.forgotten.clone());
+        registry.register(
+            "forgotten_requests",
+            "Requests forgotten after journal.retention",
+            metrics.forgotten.clone(),
+        );
         registry.register("recovered_manifests", "Manifests taken up after a restart", metrics.recovered.clone());
         metrics
     }

@@ -46,6 +46,14 @@ fn a_partial_batch_waits_for_what_is_in_sight_but_not_for_ever() {
 }
 
 #[test]
+fn a_full_batch_waits_for_its_linger_while_repeats_may_be_in_sight() {
+    let mut planner = Planner::new(10, LINGER);
+    queue_all(&mut planner, &lane("p"), &request("a", &names(10)), Duration::ZERO);
+    assert_eq!(planner.ready(Duration::ZERO, true, |_| true), Ready::At(LINGER));
+    assert_eq!(planner.ready(LINGER, true, |_| true), Ready::Now(lane("p")));
+}
+
+#[test]
 fn lanes_take_turns_and_a_held_project_is_passed_over() {
     let mut planner = Planner::new(2, Duration::ZERO);
     for project in ["p", "q", "r"] {

@@ -154,12 +154,13 @@ fn reply(verdict: Verdict, status: Option<u16>, replayed: bool) -> Reply {
 #[async_trait]
 impl Api for FakeApi {
     async fn delete(&self, manifest: &Journaled<Manifest>, key: &ApiKey) -> Reply {
-        let state = match (manifest.root == manifest.id, manifest.fate.generation, manifest.fate.may_have_taken_effect()) {
-            (false, ..) => "child",
-            (true, 0, false) => "first key",
-            (true, 0, true) => "recovered",
-            (true, ..) => "next key",
-        };
+        let state =
+            match (manifest.root == manifest.id, manifest.fate.generation, manifest.fate.may_have_taken_effect()) {
+                (false, ..) => "child",
+                (true, 0, false) => "first key",
+                (true, 0, true) => "recovered",
+                (true, ..) => "next key",
+            };
         self.faults.crash("call", "before", state).await;
         if let Err(violation) = self.journal.allows(manifest, key.fingerprint()) {
             self.store.lock().unwrap().violations.push(violation);
@@ -173,7 +174,10 @@ impl Api for FakeApi {
         match trouble {
             Trouble::Unsent => return reply(Verdict::Unsent, None, false),
             Trouble::Throttled => {
-                return Reply { retry_after: Some(Duration::from_secs(2)), ..reply(Verdict::Throttled, Some(429), false) };
+                return Reply {
+                    retry_after: Some(Duration::from_secs(2)),
+                    ..reply(Verdict::Throttled, Some(429), false)
+                };
             }
             Trouble::DropBefore => return reply(Verdict::Unknown(Doubt::Reset), None, false),
             Trouble::ServerBefore => return reply(Verdict::Unknown(Doubt::Server), Some(503), false),
@@ -187,7 +191,8 @@ impl Api for FakeApi {
         }
         let (tell, told) = tokio::sync::oneshot::channel();
         let server = self.clone();
-        let (body, project, fingerprint) = (manifest.body.clone(), manifest.project.as_str().to_owned(), key.fingerprint());
+        let (body, project, fingerprint) =
+            (manifest.body.clone(), manifest.project.as_str().to_owned(), key.fingerprint());
         let latency = Duration::from_millis(self.faults.dice.next() % 400);
         tokio::spawn(async move {
             tokio::time::sleep(latency / 2).await;

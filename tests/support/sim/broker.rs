@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use migma_eraser::domain::acks::Ack;
 use migma_eraser::domain::envelope::Envelope;
-use migma_eraser::ports::{
-    Broker, Confirm, Delivery, Epoch, Exchange, Head, Inbound, Original, Publication, Source,
-};
+use migma_eraser::ports::{Broker, Confirm, Delivery, Epoch, Exchange, Head, Inbound, Original, Publication, Source};
 use tokio::sync::Notify;
 
 use super::coverage;
@@ -27,7 +25,7 @@ pub struct Message {
 #[derive(Clone)]
 pub struct Published {
     pub exchange: Exchange,
-        pub message_id: Option<String>,
+    pub message_id: Option<String>,
     pub payload: Bytes,
 }
 
@@ -51,7 +49,13 @@ impl Store {
 
     /// What is where, for a world that does not come to rest.
     pub fn describe(&self) -> String {
-        format!("{} queued, {} unsettled {:?}, epoch {}", self.queue.len(), self.unsettled.len(), self.unsettled.keys(), self.epoch)
+        format!(
+            "{} queued, {} unsettled {:?}, epoch {}",
+            self.queue.len(),
+            self.unsettled.len(),
+            self.unsettled.keys(),
+            self.epoch
+        )
     }
 
     /// Everything unsettled goes back to the front, in its order.
@@ -238,7 +242,8 @@ impl Broker for FakeBroker {
                     continue;
                 }
                 let from = if ack.multiple { 0 } else { ack.tag };
-                let tags: Vec<_> = store.unsettled.range((epoch.0, from)..=(epoch.0, ack.tag)).map(|(tag, _)| *tag).collect();
+                let tags: Vec<_> =
+                    store.unsettled.range((epoch.0, from)..=(epoch.0, ack.tag)).map(|(tag, _)| *tag).collect();
                 for tag in tags {
                     let message = store.unsettled.remove(&tag).unwrap();
                     let at = store.log.len();

@@ -49,7 +49,10 @@ pub fn violations(broker: &FakeBroker, api: &FakeApi, journal: &FakeJournal) -> 
         for member in &row.manifest.members {
             for (at, _) in member.positions() {
                 if let Some(other) = places.insert((member.request, at), row.manifest.id.0) {
-                    wrong.push(format!("{:?} email {at} is in batches {other} and {:?}", member.request, row.manifest.id));
+                    wrong.push(format!(
+                        "{:?} email {at} is in batches {other} and {:?}",
+                        member.request, row.manifest.id
+                    ));
                 }
             }
         }
@@ -140,7 +143,9 @@ fn check_truth(
         let keys: Vec<String> = journal
             .carriers(request.digest, at)
             .iter()
-            .flat_map(|(row, _)| (0..=row.manifest.fate.generation).map(|g| row.manifest.key.generation(g).as_str().to_owned()))
+            .flat_map(|(row, _)| {
+                (0..=row.manifest.fate.generation).map(|g| row.manifest.key.generation(g).as_str().to_owned())
+            })
             .collect();
         let really = deleted_by
             .get(&(project, folded.as_str()))
@@ -153,7 +158,10 @@ fn check_truth(
         } else if really && not_found.contains(&folded) {
             wrong.push(format!("{:?}: email {at} is told not found, and a call of its own deleted it", request.id));
         } else if really && failed.get(&folded) == Some(&false) {
-            wrong.push(format!("{:?}: email {at} is told failed without effect, and a call of its own deleted it", request.id));
+            wrong.push(format!(
+                "{:?}: email {at} is told failed without effect, and a call of its own deleted it",
+                request.id
+            ));
         }
     }
     if outcome["deleted"].as_u64() != Some(deleted) {

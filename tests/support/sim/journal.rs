@@ -118,7 +118,12 @@ impl FakeJournal {
         Self { store, faults, new }
     }
 
-    async fn write<T>(&self, effect: &'static str, state: &str, write: impl FnOnce(&mut Store) -> T) -> Result<T, JournalError> {
+    async fn write<T>(
+        &self,
+        effect: &'static str,
+        state: &str,
+        write: impl FnOnce(&mut Store) -> T,
+    ) -> Result<T, JournalError> {
         self.faults.crash(effect, "before", state).await;
         if self.faults.error(effect, "before", state) {
             return Err(failed(effect));
@@ -142,7 +147,10 @@ fn failed(action: &'static str) -> JournalError {
 fn recovered(row: &Row) -> Journaled<Manifest> {
     let fate = row.manifest.fate;
     let first_call = fate.first_call.map(|first| FirstCall { steady: None, ..first });
-    Journaled::attest(Manifest { fate: Fate::recovered(fate.generation, first_call, fate.lost), ..row.manifest.clone() })
+    Journaled::attest(Manifest {
+        fate: Fate::recovered(fate.generation, first_call, fate.lost),
+        ..row.manifest.clone()
+    })
 }
 
 fn state_of(manifest: &Manifest) -> &'static str {
@@ -228,7 +236,10 @@ impl Journal for FakeJournal {
             let row = store.rows.get_mut(&manifest.id.0).unwrap();
             row.conclusion.get_or_insert_with(|| conclusion.clone());
             let line = Some((manifest.root, manifest.since));
-            children.iter().map(|draft| Journaled::attest(store.insert(draft, Fate::never_sent(lost), line, conclusion.at))).collect()
+            children
+                .iter()
+                .map(|draft| Journaled::attest(store.insert(draft, Fate::never_sent(lost), line, conclusion.at)))
+                .collect()
         })
         .await
     }
