@@ -3,6 +3,7 @@
 //! Never quotes an address in a fault: it may hold a password, and most of all when it is mistyped.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -18,6 +19,7 @@ pub struct BrokerUrl {
     url: Secret,
     masked: String,
     tls: bool,
+    loopback: bool,
 }
 
 impl BrokerUrl {
@@ -31,6 +33,12 @@ impl BrokerUrl {
     #[must_use]
     pub const fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// Whether the broker is on this machine.
+    #[must_use]
+    pub const fn is_loopback(&self) -> bool {
+        self.loopback
     }
 }
 
@@ -66,9 +74,12 @@ impl Kind for BrokerUrls {
             "amqps" => true,
             _ => return Err(Wrong::new("has a scheme other than amqp or amqps")),
         };
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err(Wrong::new("names no host"));
-        }
+        let loopback = match url.host_str() {
+            None | Some("") => return Err(Wrong::new("names no host")),
+            Some("localhost") => true,
+            // For a scheme that it does not know, `url` takes every host but an IPv6 address for a name.
+            Some(host) => host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
+        };
         if url.query().is_some() || url.fragment().is_some() {
             return Err(Wrong::with_cure(
                 "holds a ? or a #",
@@ -83,7 +94,7 @@ impl Kind for BrokerUrls {
         if url.password().is_some() && url.set_password(Some("***")).is_err() {
             return Err(Wrong::new("holds a password where none can be"));
         }
-        Ok(BrokerUrl { url: secret, masked: url.into(), tls })
+        Ok(BrokerUrl { url: secret, masked: url.into(), tls, loopback })
     }
 
     fn show(&self, value: &BrokerUrl) -> Value {

@@ -63,20 +63,30 @@ impl Fault {
         let place = Place { key: key.into(), source: source.cloned() };
         Self { places: vec![place], problem: problem.into(), cure: cure.into() }
     }
+
+    /// What is wrong and where, without the cure: `key (source): problem`.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let places: Vec<String> = self.places.iter().map(Place::to_string).collect();
+        format!("{}: {}", places.join(", "), self.problem)
+    }
+}
+
+/// `key (source)`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Some(source) if self.key.is_empty() => write!(f, "{source}"),
+            Some(source) => write!(f, "{} ({source})", self.key),
+            None => f.write_str(&self.key),
+        }
+    }
 }
 
 /// `key (source): problem; cure`.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, Place { key, source }) in self.places.iter().enumerate() {
-            f.write_str(if n == 0 { "" } else { ", " })?;
-            match source {
-                Some(source) if key.is_empty() => write!(f, "{source}")?,
-                Some(source) => write!(f, "{key} ({source})")?,
-                None => f.write_str(key)?,
-            }
-        }
-        write!(f, ": {}; {}", self.problem, self.cure)
+        write!(f, "{}; {}", self.told(), self.cure)
     }
 }
 
