@@ -134,6 +134,25 @@ struct Inbox {
     next: Option<Item>,
 }
 
+/// What a look at the broker gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Exchanges and queues that are not there.
+    pub missing: Vec<String>,
+}
+
+/// Connects, looks, and changes nothing.
+///
+/// # Errors
+/// Where the broker cannot be reached or does not let us look.
+pub async fn inspect(settings: AmqpSettings) -> Result<Inspection, AmqpError> {
+    let settings = Arc::new(settings);
+    let connection = Connector::new(Arc::clone(&settings))?.connect("check").await?;
+    let missing = topology::examine(&connection, &settings.names).await;
+    connection::close(&connection).await;
+    Ok(Inspection { missing: missing? })
+}
+
 impl RabbitMq {
     /// Connects, and declares or verifies the topology; from then on it reconnects by itself.
     ///

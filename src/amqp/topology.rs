@@ -59,6 +59,17 @@ struct Queue<'a> {
     binding: Option<(&'a str, &'static str)>,
 }
 
+impl Queue<'_> {
+    fn arguments(&self) -> FieldTable {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), text("quorum"));
+        for (key, value) in &self.arguments {
+            arguments.insert((*key).into(), value.clone());
+        }
+        arguments
+    }
+}
+
 impl Names {
     fn exchanges(&self) -> [&str; 3] {
         [&self.request_exchange, &self.outcome_exchange, &self.dead_exchange]
@@ -132,11 +143,7 @@ pub(super) async fn establish(connection: &Connection, names: &Names, declare: b
         explain(within(COMMAND_TIMEOUT, "declaring an exchange", declaring).await, "exchange", name)?;
     }
     for queue in names.queues() {
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), text("quorum"));
-        for (key, value) in queue.arguments {
-            arguments.insert(key.into(), value);
-        }
+        let arguments = queue.arguments();
         let options = QueueDeclareOptions { durable: true, passive: !declare, ..QueueDeclareOptions::default() };
         let declaring = channel.queue_declare(short(queue.name), options, arguments);
         explain(within(COMMAND_TIMEOUT, "declaring a queue", declaring).await.map(drop), "queue", queue.name)?;
@@ -146,6 +153,57 @@ pub(super) async fn establish(connection: &Connection, names: &Names, declare: b
     }
     let _ = within(COMMAND_TIMEOUT, "closing a channel", channel_close(&mut channel)).await;
     Ok(())
+}
+
+/// What is missing, of exchanges and queues. What is there is declared again, which compares it and makes nothing.
+///
+/// # Errors
+/// [`AmqpError::Topology`] names what stands with other arguments.
+pub(super) async fn examine(connection: &Connection, names: &Names) -> Result<Vec<String>, AmqpError> {
+    let mut missing = Vec::new();
+    for name in names.exchanges() {
+        for passive in [true, false] {
+            let options = ExchangeDeclareOptions { durable: true, passive, ..ExchangeDeclareOptions::default() };
+            let looked = look(connection, |channel| async move {
+                channel.exchange_declare(short(name), ExchangeKind::Topic, options, FieldTable::default()).await
+            });
+            match explain(looked.await, "exchange", name) {
+                Err(AmqpError::Missing { what }) => {
+                    missing.push(what);
+                    break;
+                }
+                other => other?,
+            }
+        }
+    }
+    for queue in names.queues() {
+        let name = queue.name;
+        let arguments = queue.arguments();
+        for passive in [true, false] {
+            let (options, arguments) =
+                (QueueDeclareOptions { durable: true, passive, ..QueueDeclareOptions::default() }, arguments.clone());
+            let looked = look(connection, |channel| async move {
+                channel.queue_declare(short(name), options, arguments).await.map(drop)
+            });
+            match explain(looked.await, "queue", name) {
+                Err(AmqpError::Missing { what }) => {
+                    missing.push(what);
+                    break;
+                }
+                other => other?,
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// A look on a channel of its own, for the broker closes it with each refusal.
+async fn look<F: Future<Output = lapin::Result<()>>>(
+    connection: &Connection,
+    ask: impl FnOnce(Channel) -> F,
+) -> Result<(), AmqpError> {
+    let channel = within(COMMAND_TIMEOUT, "opening a channel", connection.create_channel()).await?;
+    within(COMMAND_TIMEOUT, "looking at the topology", ask(channel)).await
 }
 
 async fn channel_close(channel: &mut Channel) -> lapin::Result<()> {

@@ -33,7 +33,7 @@ pub struct ConfigArgs {
 ///
 /// # Errors
 /// The configuration is wrong, or standard output cannot be written.
-pub fn run(args: ConfigArgs, file: Option<&Path>) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ConfigArgs, file: Option<&Path>) -> anyhow::Result<ExitCode> {
     let config = super::load(file)?;
     let text = if args.json { json(config.settings())? } else { toml(config.settings()) };
     super::print(&text)?;

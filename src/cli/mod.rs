@@ -21,9 +21,9 @@ const FAILED: u8 = 1;
 /// The configuration is wrong (`EX_CONFIG`). 2, for a wrong command line, is clap's own.
 const WRONG_CONFIGURATION: u8 = 78;
 
-/// Takes deletion requests from RabbitMQ to Migma's bulk-delete API, and answers each with one true outcome.
+/// What stands on the command line.
 #[derive(Debug, Parser)]
-#[command(name = "migma-eraser", version, after_help = EXIT_CODES, after_long_help = EXAMPLES)]
+#[command(name = "migma-eraser", version, about = env!("CARGO_PKG_DESCRIPTION"), after_help = EXIT_CODES, after_long_help = EXAMPLES)]
 pub struct Cli {
     /// A TOML file with what differs from the defaults.
     ///
@@ -88,9 +88,8 @@ impl Cli {
                 run::run(config, keys).await
             }
             Command::Check => check::run(file).await,
-            Command::Config(args) => config::run(args, file),
-            Command::Schema(args) => schema::run(args),
-            Command::Sandbox(args) => sandbox::run(args).await,
+            Command::Config(args) => config::run(&args, file),
+            Command::Schema(args) => schema::run(&args),
         }
     }
 }

@@ -44,7 +44,7 @@ enum Message {
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn run(args: SchemaArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &SchemaArgs) -> anyhow::Result<ExitCode> {
     match args.message {
         Some(Message::Request) => super::print(REQUEST)?,
         Some(Message::Outcome) => super::print(OUTCOME)?,

@@ -2,7 +2,7 @@
 //!
 //! The layers, later ones first asked: `config/default.toml` (compiled in, and the documentation), the file of
 //! `--config`, the environment `MIGMA_ERASER__SECTION__KEY`. To add a setting, add one line to the table in
-//! [`settings`] and its documentation to `config/default.toml`; tests hold the two together.
+//! `settings` and its documentation to `config/default.toml`; tests hold the two together.
 //!
 //! Never here: a guess (an unknown key, a wrong type or a value out of range is a fault), a value half checked, a secret
 //! in any text, a start with some faults told and others kept for the next try.

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::settings::KEYS;
 use super::*;
+use crate::domain::ids::ProjectId;
 
 fn faults(text: &str) -> Vec<String> {
     Config::from_toml("t.toml", text).err().map_or_else(Vec::new, |e| e.faults.iter().map(Fault::to_string).collect())
@@ -22,7 +23,9 @@ fn env_faults(variables: &[(&str, &str)]) -> Vec<String> {
 #[track_caller]
 fn tells(faults: &[String], parts: &[&str]) {
     assert_eq!(faults.len(), 1, "{faults:?}");
-    parts.iter().for_each(|part| assert!(faults[0].contains(part), "{part:?} is missing in {:?}", faults[0]));
+    for part in parts {
+        assert!(faults[0].contains(part), "{part:?} is missing in {:?}", faults[0]);
+    }
 }
 
 #[test]
@@ -206,7 +209,7 @@ fn the_environment_is_read_by_the_type_of_the_setting() {
     ])
     .unwrap();
     assert_eq!(config.migma.default_project_id.unwrap().as_str(), "0123");
-    assert_eq!(config.migma.allowed_projects.iter().map(|p| p.as_str()).collect::<Vec<_>>(), ["0123", "true"]);
+    assert_eq!(config.migma.allowed_projects.iter().map(ProjectId::as_str).collect::<Vec<_>>(), ["0123", "true"]);
     assert_eq!(config.amqp.prefix, "1e3");
     assert_eq!(config.amqp.buffer_bytes, 67_108_865);
     assert_eq!(config.rate_limit.requests_per_minute.get(), 1000);

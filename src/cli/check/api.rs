@@ -19,6 +19,10 @@ pub(super) async fn reachable(config: &Config) -> Verdict {
     let at = migma.base_url.as_str().trim_end_matches('/');
     match client.get(migma.base_url.clone()).send().await {
         Ok(answer) => Verdict::Ok(format!("{at} answers (HTTP {})", answer.status().as_u16())),
+        Err(error) if error.is_timeout() && error.is_connect() => Verdict::fail(
+            format!("{at} cannot be connected to within {}", show_duration(migma.connect_timeout)),
+            "check migma.base_url and the firewall",
+        ),
         Err(error) if error.is_timeout() => Verdict::fail(
             format!("{at} did not answer within {}", show_duration(migma.request_timeout)),
             "check migma.base_url, name resolution and the firewall",
@@ -112,7 +116,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
         for content in [None, Some("")] {
-            content.map(|content| std::fs::write(&path, content).unwrap());
+            if let Some(content) = content {
+                std::fs::write(&path, content).unwrap();
+            }
             let Verdict::Fail(trouble) = reachable(&config(&format!("ca_file = {path:?}"))).await else {
                 panic!("there is no certificate")
             };

@@ -5,9 +5,10 @@ use serde_json::json;
 use super::*;
 use crate::domain::attribution::Progress;
 use crate::domain::envelope::Envelope;
+use crate::domain::fate::Fate;
 use crate::domain::ids::ManifestId;
 use crate::domain::key::KeyBase;
-use crate::domain::manifest::{Conclusion, End, FailCode, Manifest, Positions, RequestRecord, Span};
+use crate::domain::manifest::{Conclusion, End, FailCode, Manifest, Member, Positions, RequestRecord, Span};
 use crate::domain::moment::Timestamp;
 use crate::domain::outcome::{BatchEvent, Outcome};
 use crate::domain::rejection::{RejectCode, Rejection};
@@ -36,7 +37,9 @@ fn the_schemas_are_schemas_and_their_examples_hold() {
         assert!(jsonschema::draft202012::meta::is_valid(&parsed(schema)));
         assert!(schema.ends_with("}\n"));
         let examples = parsed(schema)["examples"].as_array().unwrap().clone();
-        examples.iter().for_each(|example| holds(schema, example, true));
+        for example in &examples {
+            holds(schema, example, true);
+        }
     }
     assert_eq!(parsed(&all().unwrap())["outcome"], parsed(OUTCOME));
 }
@@ -139,12 +142,9 @@ fn a_batch_event_is_as_the_schema_says() {
         project: request.project.clone().unwrap(),
         body: "{}".into(),
         emails: 2,
-        members: vec![crate::domain::manifest::Member {
-            request: request.digest,
-            spans: vec![Span { request_at: 0, body_at: 0, len: 2 }].into(),
-        }],
+        members: vec![Member { request: request.digest, spans: vec![Span { request_at: 0, body_at: 0, len: 2 }] }],
         key: KeyBase([0; 32]),
-        fate: crate::domain::fate::Fate::recovered(0, None, false),
+        fate: Fate::recovered(0, None, false),
     };
     for end in ends().into_iter().chain([End::Split]) {
         let event = BatchEvent::of(&manifest, &conclusion(end), 5).json();
