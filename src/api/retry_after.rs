@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 /// No server keeps us waiting for longer.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// How long to wait; `None` where the header is absent or says nothing. `now` stands in for a `Date` that is missing.
 pub(super) fn parse(retry_after: Option<&str>, date: Option<&str>, now: SystemTime) -> Option<Duration> {

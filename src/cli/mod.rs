@@ -90,6 +90,7 @@ impl Cli {
             Command::Check => check::run(file).await,
             Command::Config(args) => config::run(&args, file),
             Command::Schema(args) => schema::run(&args),
+            Command::Sandbox(args) => sandbox::run(args).await,
         }
     }
 }
