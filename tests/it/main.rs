@@ -1,1 +1,24 @@
-fn main() {}
+//! The worker as a process against a real broker and the sandbox: one file for each promise of the contract.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate
+)]
+
+mod conformance_journal;
+#[path = "../support/journal/mod.rs"]
+mod journal;
+mod promise_1_answered;
+mod promise_2_true;
+mod promise_3_once;
+mod promise_4_full_batches;
+mod promise_5_keys;
+mod promise_8_silent;
+mod rejections;
+mod starting_and_stopping;
+mod support;

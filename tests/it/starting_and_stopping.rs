@@ -1,0 +1,92 @@
+//! Exit codes, what is told at the start, and an ordered end.
+
+use std::process::Command;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use migma_eraser::sandbox::Faults;
+
+use crate::support::requests::mixed;
+use crate::support::{World, truth, worker};
+
+fn run(arguments: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_migma-eraser")).args(arguments).envs(env.iter().copied()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code(), text)
+}
+
+#[test]
+fn exit_codes_are_those_of_the_contract_and_all_faults_are_told_at_once() {
+    assert_eq!(run(&["no-such-command"], &[]).0, Some(2));
+    assert_eq!(run(&["config"], &[]).0, Some(0));
+    assert_eq!(run(&["schema", "outcome"], &[]).0, Some(0));
+    let wrong = [
+        ("MIGMA_ERASER__BATCH__MAX_EMAILS", "1001"),
+        ("MIGMA_ERASER__MIGMA__BASE_URL", "http://api.example.org"),
+        ("MIGMA_ERASER__AMQP__URI", "amqp://x"),
+        ("MIGMA_API_KEY", "k"),
+    ];
+    let (code, text) = run(&["run"], &wrong);
+    assert_eq!(code, Some(78), "{text}");
+    for key in ["batch.max_emails", "migma.base_url", "amqp.uri"] {
+        assert!(text.to_lowercase().contains(key), "{key}: {text}");
+    }
+    assert_eq!(run(&["run"], &[("MIGMA_API_KEY", "")]).0, Some(78));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_stands_with_other_arguments_stops_the_start_and_is_named() {
+    let world = World::new().await;
+    let channel = world.vhost.connect().await.create_channel().await.unwrap();
+    let classic = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare("contacts.deletion.requests".into(), classic, FieldTable::default()).await.unwrap();
+    let mut command = worker::command(&world);
+    let output = tokio::task::spawn_blocking(move || command.arg("run").output().unwrap()).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("contacts.deletion.requests") && text.contains("inequivalent arg"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_what_is_there_and_what_run_would_declare() {
+    let world = World::new().await;
+    let check = |world: &World| {
+        let mut command = worker::command(world);
+        command.arg("check").stdout(std::process::Stdio::piped());
+        tokio::task::spawn_blocking(move || {
+            let output = command.output().unwrap();
+            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+        })
+    };
+    let (code, text) = check(&world).await.unwrap();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("will declare"), "{text}");
+    world.vhost.declare().await;
+    let (code, text) = check(&world).await.unwrap();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("everything is there"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_under_load_loses_nothing_and_repeats_nothing() {
+    for signal in ["TERM", "INT"] {
+        let world = World::new().await;
+        world.set_faults(Faults { latency_ms: 100, ..Faults::default() });
+        let settings = [("BATCH__MAX_EMAILS", "25")];
+        let mut worker = world.worker_with(&settings).await;
+        let requests = mixed(800, &["p", "q"], 5000, 4);
+        world.vhost.publish(&requests).await;
+        let mut outcomes = world.vhost.collect("contacts.deletion.outcomes").await;
+        outcomes.wait_for(30).await;
+        worker.signal(signal);
+        assert_eq!(worker.ended().await.code(), Some(0), "{}", worker.log_text());
+        let first = outcomes.drain().await.len();
+        assert!(first < 800, "it stopped in the middle");
+        let worker = world.worker_with(&settings).await;
+        let seen = outcomes.wait_for(800).await.to_vec();
+        worker.stop().await;
+        assert_eq!(outcomes.drain().await.len(), 800, "no outcome is repeated by a clean stop");
+        truth::check(&requests, &seen, &world.api.lock());
+    }
+}

@@ -1,0 +1,240 @@
+//! The broker: `TEST_AMQP_URL` with `TEST_MANAGEMENT_URL`, or a private node that lives as long as this process.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use serde_json::Value;
+
+use super::{PATIENCE, Request};
+
+/// Where a broker serves.
+struct Node {
+    amqp: String,
+    management: String,
+    /// It ends when its standard input does, at the latest with this process.
+    _process: Option<Mutex<(Child, ChildStdin)>>,
+}
+
+fn node() -> &'static Node {
+    static NODE: OnceLock<Node> = OnceLock::new();
+    NODE.get_or_init(|| {
+        if let (Ok(amqp), Ok(management)) = (std::env::var("TEST_AMQP_URL"), std::env::var("TEST_MANAGEMENT_URL")) {
+            return Node { amqp, management, _process: None };
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node.sh");
+        let mut process = Command::new(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdin = process.stdin.take().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut read = |name: &str| {
+            let line = lines
+                .next()
+                .expect("a broker: set TEST_AMQP_URL and TEST_MANAGEMENT_URL, or install rabbitmq-server")
+                .unwrap();
+            line.strip_prefix(name).unwrap().trim_start_matches('=').to_owned()
+        };
+        let (amqp, management) = (read("TEST_AMQP_URL"), read("TEST_MANAGEMENT_URL"));
+        Node { amqp, management, _process: Some(Mutex::new((process, stdin))) }
+    })
+}
+
+/// A vhost of a test's own; gone with it.
+pub struct Vhost {
+    name: String,
+    pub url: String,
+}
+
+pub async fn fresh_vhost() -> Vhost {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let name = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
+    let node = tokio::task::spawn_blocking(node).await.unwrap();
+    manage(reqwest::Method::PUT, &format!("vhosts/{name}"), None).await;
+    let grant = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
+    manage(reqwest::Method::PUT, &format!("permissions/{name}/guest"), Some(grant)).await;
+    Vhost { url: format!("{}/{name}", node.amqp), name }
+}
+
+async fn manage(method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
+    let url = format!("{}/api/{path}", node().management);
+    let mut request = reqwest::Client::new().request(method, url).basic_auth("guest", Some("guest"));
+    if let Some(body) = body {
+        request = request.header("content-type", "application/json").body(body.to_string());
+    }
+    let response = request.send().await.unwrap();
+    assert!(response.status().is_success(), "{path}: {}", response.status());
+    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default()
+}
+
+impl Drop for Vhost {
+    fn drop(&mut self) {
+        let url = format!("{}/api/vhosts/{}", node().management, self.name);
+        // On a thread of its own: a test's runtime may be on its way down.
+        let _ = std::thread::spawn(move || {
+            let delete =
+                async move { reqwest::Client::new().delete(url).basic_auth("guest", Some("guest")).send().await };
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(delete).map(drop)
+        })
+        .join();
+    }
+}
+
+impl Vhost {
+    pub async fn connect(&self) -> Connection {
+        Connection::connect(&self.url, ConnectionProperties::default()).await.unwrap()
+    }
+
+    /// Declares what a worker would, so that a test can publish before there is one.
+    pub async fn declare(&self) {
+        let settings = migma_eraser::amqp::AmqpSettings {
+            url: self.url.clone(),
+            ca_file: None,
+            names: migma_eraser::amqp::Names::with_prefix("contacts.deletion"),
+            declare_topology: true,
+            heartbeat: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            buffer_bytes: 1 << 20,
+            max_message_bytes: 1 << 20,
+            max_prefetch: 1,
+        };
+        let broker = migma_eraser::amqp::RabbitMq::connect(settings).await.unwrap();
+        migma_eraser::ports::Broker::close(&broker).await;
+    }
+
+    /// Publishes requests and waits until the broker has them.
+    pub async fn publish(&self, requests: &[Request]) {
+        let connection = self.connect().await;
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let mut confirms = Vec::new();
+        for request in requests {
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let confirm = channel
+                .basic_publish(
+                    "contacts.deletion".into(),
+                    "request.gdpr".into(),
+                    options,
+                    &request.body,
+                    request.properties.clone(),
+                )
+                .await
+                .unwrap();
+            confirms.push(confirm);
+        }
+        for confirm in confirms {
+            let confirmed = confirm.await.unwrap();
+            assert!(confirmed.is_ack() && confirmed.take_message().is_none(), "the broker takes the request");
+        }
+        let _ = connection.close(200, "OK".into()).await;
+    }
+
+    /// Messages that are ready in a queue.
+    pub async fn ready(&self, queue: &str) -> u32 {
+        let connection = self.connect().await;
+        let channel = connection.create_channel().await.unwrap();
+        let options = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
+        let found = channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
+        let count = found.message_count();
+        let _ = connection.close(200, "OK".into()).await;
+        count
+    }
+
+    /// Ends every connection to this vhost, as a network would.
+    pub async fn cut_connections(&self) -> usize {
+        let mut cut = 0;
+        let found = manage(reqwest::Method::GET, &format!("vhosts/{}/connections", self.name), None).await;
+        for connection in found.as_array().into_iter().flatten() {
+            let name = connection["name"].as_str().unwrap_or_default().replace(' ', "%20").replace('>', "%3E");
+            let url = format!("{}/api/connections/{name}", node().management);
+            let gone = reqwest::Client::new().delete(url).basic_auth("guest", Some("guest")).send().await.unwrap();
+            cut += usize::from(gone.status().is_success());
+        }
+        cut
+    }
+
+    /// Takes what comes out of a queue, until the test is over.
+    pub async fn collect(&self, queue: &str) -> Collector {
+        let connection = self.connect().await;
+        let channel = connection.create_channel().await.unwrap();
+        channel.basic_qos(5000, BasicQosOptions::default()).await.unwrap();
+        let consumer = channel
+            .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+            .await
+            .unwrap();
+        Collector { _connection: connection, channel, consumer, seen: Vec::new() }
+    }
+}
+
+/// A message that came out of a queue.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub routing_key: String,
+    pub properties: BasicProperties,
+    pub body: Vec<u8>,
+}
+
+impl Seen {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> Option<String> {
+        match self.properties.headers().as_ref()?.inner().get(name)? {
+            AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// What came out of a queue so far.
+pub struct Collector {
+    _connection: Connection,
+    channel: Channel,
+    consumer: lapin::Consumer,
+    pub seen: Vec<Seen>,
+}
+
+impl Collector {
+    /// Waits until so many messages have come out since the start.
+    pub async fn wait_for(&mut self, count: usize) -> &[Seen] {
+        self.wait_until(&format!("{count} messages"), |seen| seen.len() >= count).await
+    }
+
+    /// Waits until what came out is enough.
+    pub async fn wait_until(&mut self, what: &str, enough: impl Fn(&[Seen]) -> bool) -> &[Seen] {
+        while !enough(&self.seen) {
+            match tokio::time::timeout(PATIENCE, self.consumer.next()).await {
+                Ok(Some(Ok(message))) => self.take(message).await,
+                Ok(ended) => panic!("the queue ended: {ended:?}"),
+                Err(_) => panic!("waited in vain for {what}; {} came", self.seen.len()),
+            }
+        }
+        &self.seen
+    }
+
+    /// What is there already, without waiting for more than the broker needs to hand it over.
+    pub async fn drain(&mut self) -> &[Seen] {
+        while let Ok(Some(Ok(message))) = tokio::time::timeout(Duration::from_millis(500), self.consumer.next()).await {
+            self.take(message).await;
+        }
+        &self.seen
+    }
+
+    async fn take(&mut self, message: lapin::message::Delivery) {
+        self.channel.basic_ack(message.delivery_tag, BasicAckOptions::default()).await.unwrap();
+        self.seen.push(Seen {
+            routing_key: message.routing_key.to_string(),
+            properties: message.properties,
+            body: message.data,
+        });
+    }
+}

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Starts a private RabbitMQ node on free ports, in a directory of its own; prints its URLs, and stops it when standard
+# input ends (so that it never outlives who started it). Needs the program rabbitmq-server, not a running broker.
+set -euo pipefail
+
+server=/usr/lib/rabbitmq/bin/rabbitmq-server
+[ -x "$server" ] || server=$(command -v rabbitmq-server) || { echo "no rabbitmq-server; apt-get install rabbitmq-server" >&2; exit 1; }
+
+free_port() {
+    local port
+    for _ in $(seq 200); do
+        port=$((20000 + RANDOM % 12000))
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then echo "$port"; return; fi
+    done
+    exit 1
+}
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-node.XXXXXX")
+amqp=$(free_port); http=$(free_port); dist=$(free_port)
+export HOME=$dir RABBITMQ_NODENAME="eraser-$$@localhost" RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT=$amqp \
+    RABBITMQ_DIST_PORT=$dist RABBITMQ_MNESIA_BASE=$dir/data RABBITMQ_LOG_BASE=$dir/log RABBITMQ_PID_FILE=$dir/pid \
+    RABBITMQ_CONFIG_FILE=$dir/rabbitmq RABBITMQ_ENABLED_PLUGINS_FILE=$dir/plugins RABBITMQ_CONF_ENV_FILE=/dev/null \
+    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S 2:2"
+cat > "$dir/rabbitmq.conf" <<CONF
+loopback_users.guest = true
+management.tcp.ip = 127.0.0.1
+management.tcp.port = $http
+management.rates_mode = none
+log.file.level = warning
+disk_free_limit.absolute = 50MB
+CONF
+echo '[rabbitmq_management].' > "$dir/plugins"
+
+"$server" > "$dir/out" 2>&1 < /dev/null &
+node=$!
+stop() {
+    [ -s "$dir/pid" ] && kill "$(cat "$dir/pid")" 2>/dev/null || true
+    kill "$node" 2>/dev/null || true
+    for _ in $(seq 100); do kill -0 "$node" 2>/dev/null || break; sleep 0.1; done
+    kill -9 "$node" 2>/dev/null || true
+    rm -rf "$dir"
+}
+trap stop EXIT
+trap 'exit 0' TERM INT
+
+for _ in $(seq 600); do
+    if curl -fsS -u guest:guest "http://127.0.0.1:$http/api/overview" > /dev/null 2>&1; then
+        echo "TEST_AMQP_URL=amqp://guest:guest@127.0.0.1:$amqp"
+        echo "TEST_MANAGEMENT_URL=http://127.0.0.1:$http"
+        cat > /dev/null || true
+        exit 0
+    fi
+    kill -0 "$node" 2>/dev/null || { cat "$dir/out" >&2; exit 1; }
+    sleep 0.2
+done
+cat "$dir/out" >&2
+echo "the node did not start" >&2
+exit 1
