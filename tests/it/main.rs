@@ -22,3 +22,5 @@ mod promise_8_silent;
 mod rejections;
 mod starting_and_stopping;
 mod support;
+#[path = "../support/truth.rs"]
+mod truth;

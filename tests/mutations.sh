@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Breaks the worker on purpose, one promise at a time, in a copy of the tree, and demands that the named test notices.
+# A mutation that no longer applies, or that no test notices, fails.
+#
+#   tests/mutations.sh          all of them
+#   tests/mutations.sh NAME     one
+set -euo pipefail
+cd "$(dirname "$0")/.."
+only=${1:-}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} SIM_SEEDS=400
+copy=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-mutation.XXXXXX")
+trap 'rm -rf "$copy"' EXIT
+caught=0 missed=0
+
+# NAME  FILE  SED-EXPRESSION  TEST-BINARY  TEST
+mutate() {
+    local name=$1 file=$2 expression=$3 target=$4 test=$5 arguments
+    if [ -n "$only" ] && [ "$only" != "$name" ]; then return; fi
+    rm -rf "${copy:?}/tree"
+    mkdir "$copy/tree"
+    git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$copy/tree"
+    sed -E -i "$expression" "$copy/tree/$file"
+    if cmp -s "$file" "$copy/tree/$file"; then
+        echo "FAILED  $name: the mutation no longer applies to $file"
+        missed=$((missed + 1))
+        return
+    fi
+    if [ "$target" = lib ]; then arguments=(--lib); else arguments=(--test "$target"); fi
+    # What does not compile proves nothing.
+    if ! (cd "$copy/tree" && cargo test --quiet --locked "${arguments[@]}" --no-run) > "$copy/build" 2>&1; then
+        tail -20 "$copy/build"
+        echo "FAILED  $name: the mutated tree does not compile"
+        missed=$((missed + 1))
+        return
+    fi
+    if (cd "$copy/tree" && timeout 600 cargo test --quiet --locked "${arguments[@]}" -- --exact "$test") > "$copy/log" 2>&1; then
+        echo "MISSED  $name: $test still passes"
+        missed=$((missed + 1))
+    elif grep -q 'test result: FAILED' "$copy/log"; then
+        echo "caught  $name, by $test"
+        caught=$((caught + 1))
+    else
+        tail -20 "$copy/log"
+        echo "FAILED  $name: $test did not run to its end"
+        missed=$((missed + 1))
+    fi
+}
+
+simulation=no_request_is_lost_and_every_outcome_is_true_whatever_crashes
+
+mutate journal-write-skipped src/pipeline/dispatch.rs \
+    's/manifest = desk\.journaled\(\|\| desk\.ports\.journal\.restate\(&manifest, restated\)\)\.await;/manifest = Journaled::attest(Manifest { fate: restated, ..(*manifest).clone() });/' \
+    simulation "$simulation"
+mutate ack-before-confirm src/pipeline/settle.rs \
+    's/^( *)failed \+= 1;/\1failed += 1; if is_outcome { group[at].publish_outcome = false; } else { group[at].publish_dead = false; }/' \
+    simulation "$simulation"
+mutate key-from-a-clock src/domain/key.rs \
+    's/hasher\.update\(b"migma-eraser\/key\/1"\);/hasher.update(format!("{:?}", std::time::SystemTime::now()).as_bytes());/' \
+    lib domain::key::tests::keys_are_equal_for_equal_batches_and_different_otherwise
+mutate retry-under-a-new-key src/domain/attempt.rs \
+    's/Decision::Again \{ fate, wait: Wait::Alone \{ exponent \} \}$/Decision::Again { fate: fate.next_key(), wait: Wait::Alone { exponent } }/' \
+    lib domain::attempt::tests::a_transient_failure_is_tried_again_under_the_same_key
+mutate fresh-key-forgets-a-lost-answer src/domain/fate.rs \
+    's/\.\.Self::never_sent\(self\.may_have_taken_effect\(\)\)/..Self::never_sent(false)/' \
+    simulation "$simulation"
+mutate twin-planned-into-a-second-batch src/domain/registry.rs \
+    's/self\.entries\.contains_key\(request\)/self.entries.contains_key(request) \&\& false/; s/let Some\(entry\) = self\.entries\.get_mut\(&request\.digest\) else/let Some(entry) = self.entries.get_mut(\&request.digest).filter(|_| false) else/' \
+    simulation "$simulation"
+mutate outcome-with-another-completed-at src/domain/attribution.rs \
+    's/self\.completed_at = self\.completed_at\.max\(Some\(conclusion\.at\)\);/self.completed_at = Some(conclusion.at);/' \
+    lib domain::attribution::tests::every_email_ends_in_exactly_one_list_whatever_the_order_of_the_answers
+mutate one-outcome-id-for-two-meanings src/domain/ids.rs \
+    's/Self::from_hash\(&hash\(&\[b"migma-eraser\/rejected\/1", id, payload\]\)\)/{ let _ = payload; Self::from_hash(\&hash(\&[b"migma-eraser\/outcome\/1", id])) }/' \
+    simulation "$simulation"
+
+echo "$caught caught, $missed missed"
+[ "$missed" -eq 0 ]
