@@ -213,7 +213,7 @@ fn refused(
             // Whatever holds the key may be a call of ours that is still running, or one that we no longer know.
             let fate = fate.with_unknown_call();
             let exponent = history.conflicts.grow(gates.successes());
-            if (exponent + 1) % CONFLICTS != 0 {
+            if !(exponent + 1).is_multiple_of(CONFLICTS) {
                 return Decision::Again { fate, wait: Wait::Alone { exponent } };
             }
             if exponent >= CONFLICTS && history.conflicts.is_own() && past_deadline(manifest, at) {
