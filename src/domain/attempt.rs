@@ -1,9 +1,12 @@
 //! What to do with a manifest once a call for it came back: finish, try again, or split.
 //!
 //! How the API's trouble is told from a body's own: [`Gates`] counts failures in a row over all calls, and successes.
-//! A failure is a body's own only if other calls were served since it began; a refusal (400 and its like) is not about
-//! the bodies where three unlike batches meet it with no success between. In both other cases everything waits, and
-//! nothing is split.
+//! A failure is a body's own only if it comes again and again while other calls are served in between; a refusal (400
+//! and its like) is not about the bodies where three unlike batches meet it with no success between. In both other cases
+//! everything waits, and nothing is split. `Retry-After` holds everything, whatever else is decided.
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -11,13 +14,13 @@ use super::answer::{Refusal, Reply, Verdict, not_found};
 use super::fate::Fate;
 use super::gates::{Gates, HoldReason, Scope};
 use super::manifest::{End, FailCode, Manifest};
-use super::moment::Moment;
+use super::moment::{Moment, Timestamp};
 
 /// Equal answers in a row under one key after which it is left behind, where the API may be replaying them.
 const REPLAYS: u32 = 3;
 /// Conflicts in a row under one key before the next is taken: the first call may still be running.
 const CONFLICTS: u32 = 5;
-/// Failures of one body, and successes of others since the first of them, that make it the body's own.
+/// Failures of one body, with others served between them, and successes of others, that make a failure the body's own.
 const OWN_FAILURES: u32 = 3;
 
 /// What a manifest's calls came to in this process.
@@ -26,13 +29,43 @@ pub struct History {
     /// Calls made.
     pub attempts: u32,
     /// Transient failures in a row.
-    failures: u32,
-    /// [`Gates::successes`] when the first of them happened.
-    successes_before: u64,
+    failures: Streak,
     /// Answers in a row under this key that the API may be replaying.
     replays: u32,
-    /// Conflicts in a row under this key.
-    conflicts: u32,
+    /// Conflicts in a row.
+    conflicts: Streak,
+}
+
+/// Failures of one kind in a row, against what others met meanwhile.
+#[derive(Clone, Copy, Debug, Default)]
+struct Streak {
+    /// How many.
+    length: u32,
+    /// How many of them others' successes set apart from the one before: a whole outage counts once.
+    alone: u32,
+    /// [`Gates::successes`] at the first of them.
+    first: u64,
+    /// [`Gates::successes`] at the last of them.
+    last: u64,
+}
+
+impl Streak {
+    /// One more; returns the exponent of the wait that it asks for.
+    fn grow(&mut self, successes: u64) -> u32 {
+        if self.length == 0 {
+            *self = Self { length: 0, alone: 1, first: successes, last: successes };
+        } else if successes > self.last {
+            self.alone = self.alone.saturating_add(1);
+            self.last = successes;
+        }
+        self.length = self.length.saturating_add(1);
+        self.length - 1
+    }
+
+    /// Whether this body alone meets it.
+    const fn is_own(&self) -> bool {
+        self.alone >= OWN_FAILURES && self.last - self.first >= OWN_FAILURES as u64
+    }
 }
 
 /// What to do now.
@@ -90,9 +123,35 @@ pub fn decide(
     gates: &mut Gates,
     at: Circumstances,
 ) -> Decision {
+    let decision = judge(manifest, fate, history, reply, gates, at);
+    let obeyed = matches!(&decision, Decision::Again { wait: Wait::Hold { scope: Scope::Everything, .. }, .. });
+    if let Some(wait) = reply.retry_after
+        && !obeyed
+        && !matches!(reply.verdict, Verdict::Deleted(_))
+    {
+        // What is decided of this body is no leave for others to go: its halves wait like everybody.
+        let reason = match reply.verdict {
+            Verdict::Unsent | Verdict::Unknown(_) => HoldReason::ApiDown,
+            _ => HoldReason::Throttled,
+        };
+        let took = i64::try_from(reply.took.as_millis()).unwrap_or(i64::MAX);
+        let wall = Timestamp::from_millis(at.left.wall.as_millis().saturating_add(took));
+        gates.hold(Scope::Everything, &manifest.project, reason, at.left.steady + reply.took + wait, wall);
+    }
+    decision
+}
+
+fn judge(
+    manifest: &Manifest,
+    fate: Fate,
+    history: &mut History,
+    reply: &Reply,
+    gates: &mut Gates,
+    at: Circumstances,
+) -> Decision {
     history.attempts = history.attempts.saturating_add(1);
     if !matches!(reply.verdict, Verdict::Refused(Refusal::Conflict)) {
-        history.conflicts = 0;
+        history.conflicts = Streak::default();
     }
     match &reply.verdict {
         Verdict::Deleted(deletion) => {
@@ -112,7 +171,7 @@ pub fn decide(
             transient(manifest, fate, history, reply, gates, at)
         }
         Verdict::Refused(refusal) => {
-            history.failures = 0;
+            history.failures = Streak::default();
             history.replays = 0;
             refused(manifest, fate, history, reply, *refusal, gates, at)
         }
@@ -152,14 +211,17 @@ fn refused(
         Refusal::Project => fail(FailCode::ProjectNotFound),
         Refusal::Conflict => {
             // Whatever holds the key may be a call of ours that is still running, or one that we no longer know.
-            let mut fate = fate.with_unknown_call();
-            history.conflicts += 1;
-            let exponent = history.conflicts - 1;
-            if history.conflicts >= CONFLICTS {
-                history.conflicts = 0;
-                fate = fate.next_key();
+            let fate = fate.with_unknown_call();
+            let exponent = history.conflicts.grow(gates.successes());
+            if !(exponent + 1).is_multiple_of(CONFLICTS) {
+                return Decision::Again { fate, wait: Wait::Alone { exponent } };
             }
-            Decision::Again { fate, wait: Wait::Alone { exponent } }
+            if exponent >= CONFLICTS && history.conflicts.is_own() && past_deadline(manifest, at) {
+                // Several keys have met it for too long, while others were served.
+                let api_code = reply.api_code.clone();
+                return Decision::Finish(End::Failed { code: FailCode::GaveUp, api_code, may_have_taken_effect: true });
+            }
+            Decision::Again { fate: fate.next_key(), wait: Wait::Alone { exponent } }
         }
         Refusal::Body if manifest.emails > 1 => Decision::Split { lost: fate.may_have_taken_effect() },
         Refusal::Body | Refusal::Key => fail(FailCode::ApiRejected),
@@ -174,13 +236,8 @@ fn transient(
     gates: &mut Gates,
     at: Circumstances,
 ) -> Decision {
-    if history.failures == 0 {
-        history.successes_before = gates.successes();
-    }
-    history.failures = history.failures.saturating_add(1);
-    let exponent = history.failures - 1;
-    let served = gates.successes() - history.successes_before;
-    if history.failures >= OWN_FAILURES && served >= u64::from(OWN_FAILURES) {
+    let exponent = history.failures.grow(gates.successes());
+    if history.failures.is_own() {
         if manifest.emails > 1 {
             return Decision::Split { lost: fate.may_have_taken_effect() };
         }
