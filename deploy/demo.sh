@@ -15,6 +15,7 @@ case "${1:-}" in
     *) echo "usage: deploy/demo.sh [--keep]" >&2; exit 2 ;;
 esac
 
+command -v curl > /dev/null || tests/install.sh curl
 work=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-demo.XXXXXX")
 id="demo-$$-$RANDOM"
 vhost="" node_pid="" container="" management=""
@@ -105,7 +106,7 @@ else
 fi
 
 echo "• building (release)"
-cargo build --release --locked --quiet --bin migma-eraser --example demo
+cargo build --release --locked --quiet --bins
 target=${CARGO_TARGET_DIR:-target}
 DEMO_BINARY=$(realpath "$target/release/migma-eraser") DEMO_DIR=$work DEMO_AMQP_URL=$url DEMO_PREFIX=$prefix DEMO_KEEP=$keep \
-    "$target/release/examples/demo"
+    "$target/release/migma-eraser-demo"

@@ -59,7 +59,7 @@ mutate key-from-a-clock src/domain/key.rs \
     lib domain::key::tests::keys_are_equal_for_equal_batches_and_different_otherwise
 mutate retry-under-a-new-key src/domain/attempt.rs \
     's/Decision::Again \{ fate, wait: Wait::Alone \{ exponent \} \}$/Decision::Again { fate: fate.next_key(), wait: Wait::Alone { exponent } }/' \
-    lib domain::attempt::tests::a_transient_failure_is_tried_again_under_the_same_key
+    lib domain::attempt::tests::a_lost_answer_goes_out_again_under_the_same_key_and_its_replay_is_certain
 mutate fresh-key-forgets-a-lost-answer src/domain/fate.rs \
     's/\.\.Self::never_sent\(self\.may_have_taken_effect\(\)\)/..Self::never_sent(false)/' \
     simulation "$simulation"

@@ -41,7 +41,11 @@ impl Source {
             return String::new();
         }
         let end = self.text.find("\n#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
-        self.text[..end].lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+        self.text[..end]
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .map(|line| format!("{line}\n"))
+            .collect()
     }
 
     fn layer(&self) -> &str {
@@ -65,7 +69,18 @@ fn allowed(layer: &str) -> &'static [&'static str] {
         "pipeline" => &["pipeline", "domain", "ports", "shutdown"],
         "app" => &["admin", "amqp", "api", "config", "domain", "journal", "pipeline", "ports", "shutdown", "telemetry"],
         _ => &[
-            "admin", "amqp", "api", "app", "cli", "config", "domain", "journal", "pipeline", "ports", "sandbox", "shutdown",
+            "admin",
+            "amqp",
+            "api",
+            "app",
+            "cli",
+            "config",
+            "domain",
+            "journal",
+            "pipeline",
+            "ports",
+            "sandbox",
+            "shutdown",
             "telemetry",
         ],
     }
@@ -84,8 +99,12 @@ fn imports_downward(source: &Source) -> Option<String> {
     let bad = code
         .match_indices("crate::")
         .map(|(at, _)| code[at + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>())
-        .find(|module| !module.is_empty() && !module.starts_with(char::is_uppercase) && !allowed.contains(&module.as_str()));
-    bad.map(|module| format!("imports crate::{module}: imports go downward, main → app → {{pipeline, adapters}} → ports → domain"))
+        .find(|module| {
+            !module.is_empty() && !module.starts_with(char::is_uppercase) && !allowed.contains(&module.as_str())
+        });
+    bad.map(|module| {
+        format!("imports crate::{module}: imports go downward, main → app → {{pipeline, adapters}} → ports → domain")
+    })
 }
 
 fn domain_is_pure(source: &Source) -> Option<String> {
@@ -107,7 +126,8 @@ fn acks_in_settle_alone(source: &Source) -> Option<String> {
 
 fn journals_attest_alone(source: &Source) -> Option<String> {
     let may = source.layer() == "journal" || source.path == "domain/manifest.rs";
-    (!may && source.code().contains("Journaled::attest")).then(|| "attests: only a journal can know what is durable".into())
+    (!may && source.code().contains("Journaled::attest"))
+        .then(|| "attests: only a journal can know what is durable".into())
 }
 
 fn is_short(source: &Source) -> Option<String> {
@@ -178,7 +198,18 @@ fn every_rule_can_be_broken() {
 
 #[test]
 fn the_top_level_holds_what_the_design_names_and_nothing_else() {
-    let allowed = ["Cargo.toml", "Cargo.lock", "src", "config", "tests", "deploy", "README.md", "LICENSE", "CHANGELOG.md", "target"];
+    let allowed = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "src",
+        "config",
+        "tests",
+        "deploy",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "target",
+    ];
     for entry in std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         assert!(name.starts_with('.') || allowed.contains(&name.as_str()), "{name} stands at the top level");

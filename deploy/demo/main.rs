@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
@@ -83,7 +84,12 @@ async fn main() -> anyhow::Result<ExitCode> {
     let verdict = demo.run(&mut crew).await;
     crew.keep = std::env::var("DEMO_KEEP").is_ok_and(|keep| keep == "1");
     if crew.keep {
-        println!("\nLeft running: sandbox {}, worker on {}; their logs are in {}", demo.sandbox, masked(&demo.amqp_url), demo.work.display());
+        println!(
+            "\nLeft running: sandbox {}, worker on {}; their logs are in {}",
+            demo.sandbox,
+            masked(&demo.amqp_url),
+            demo.work.display()
+        );
     } else {
         drop(crew);
         demo.clean_up().await;
@@ -232,7 +238,8 @@ impl Demo {
             };
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
             let exchange = self.prefix.as_str().into();
-            let published = channel.basic_publish(exchange, line.key.as_str().into(), options, body.as_bytes(), properties);
+            let published =
+                channel.basic_publish(exchange, line.key.as_str().into(), options, body.as_bytes(), properties);
             confirms.push(published.await?);
         }
         for confirm in confirms {
@@ -250,14 +257,20 @@ impl Demo {
         Ok(channel.queue_declare(name.as_str().into(), options, FieldTable::default()).await?.message_count())
     }
 
-    async fn report(&self, lines: &[Line], outcomes: &[Value], dead: u32, left: u32, killed: bool) -> anyhow::Result<bool> {
+    async fn report(
+        &self,
+        lines: &[Line],
+        outcomes: &[Value],
+        dead: u32,
+        left: u32,
+        killed: bool,
+    ) -> anyhow::Result<bool> {
         let text = self.http.get(format!("{}/_sandbox/ledger", self.sandbox)).send().await?.text().await?;
         let entries: Vec<Entry> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
         let text = self.http.get(format!("{}/_sandbox/summary", self.sandbox)).send().await?.text().await?;
         let summary: Summary = serde_json::from_str(&text)?;
         let sound: Vec<(String, String, Vec<String>)> = sound(lines);
-        let asked: Vec<Asked<'_>> =
-            sound.iter().map(|(id, project, emails)| Asked { id, project, emails }).collect();
+        let asked: Vec<Asked<'_>> = sound.iter().map(|(id, project, emails)| Asked { id, project, emails }).collect();
         let mut wrong = truth::violations(&asked, outcomes, &entries, &summary);
         if left > 0 {
             wrong.push(format!("{left} messages are left in the request queue"));
@@ -272,7 +285,10 @@ impl Demo {
             first.insert(meaning(outcome), outcome);
         }
         let sum = |field: &str| -> u64 {
-            first.values().map(|o| o[field].as_array().map_or_else(|| o[field].as_u64().unwrap_or(0), |a| a.len() as u64)).sum()
+            first
+                .values()
+                .map(|o| o[field].as_array().map_or_else(|| o[field].as_u64().unwrap_or(0), |a| a.len() as u64))
+                .sum()
         };
         let not_done = first.values().filter(|o| o["status"] != "succeeded").count();
         if (dead as usize) < not_done {
@@ -354,7 +370,8 @@ fn sound(lines: &[Line]) -> Vec<(String, String, Vec<String>)> {
         if id.starts_with("bad-") || !seen.insert(id.clone()) {
             continue;
         }
-        let emails = body["emails"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        let emails =
+            body["emails"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         sound.push((id.clone(), body["projectId"].as_str().unwrap_or_default().to_owned(), emails));
     }
     sound

@@ -49,7 +49,8 @@ fn node() -> &'static Node {
 
 /// A vhost of a test's own; gone with it.
 pub struct Vhost {
-    name: String,
+    /// `None` where it is not ours to delete.
+    name: Option<String>,
     pub url: String,
 }
 
@@ -61,7 +62,7 @@ pub async fn fresh_vhost() -> Vhost {
     manage(reqwest::Method::PUT, &format!("vhosts/{name}"), None).await;
     let grant = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
     manage(reqwest::Method::PUT, &format!("permissions/{name}/guest"), Some(grant)).await;
-    Vhost { url: format!("{}/{name}", node.amqp), name }
+    Vhost { url: format!("{}/{name}", node.amqp), name: Some(name) }
 }
 
 async fn manage(method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
@@ -77,7 +78,8 @@ async fn manage(method: reqwest::Method, path: &str, body: Option<Value>) -> Val
 
 impl Drop for Vhost {
     fn drop(&mut self) {
-        let url = format!("{}/api/vhosts/{}", node().management, self.name);
+        let Some(name) = &self.name else { return };
+        let url = format!("{}/api/vhosts/{name}", node().management);
         // On a thread of its own: a test's runtime may be on its way down.
         let _ = std::thread::spawn(move || {
             let delete =
@@ -89,6 +91,11 @@ impl Drop for Vhost {
 }
 
 impl Vhost {
+    /// Somebody else's.
+    pub fn at(url: String) -> Self {
+        Self { name: None, url }
+    }
+
     pub async fn connect(&self) -> Connection {
         Connection::connect(&self.url, ConnectionProperties::default()).await.unwrap()
     }
@@ -151,7 +158,7 @@ impl Vhost {
     /// Ends every connection to this vhost, as a network would.
     pub async fn cut_connections(&self) -> usize {
         let mut cut = 0;
-        let found = manage(reqwest::Method::GET, &format!("vhosts/{}/connections", self.name), None).await;
+        let found = manage(reqwest::Method::GET, &format!("vhosts/{}/connections", self.name.as_ref().unwrap()), None).await;
         for connection in found.as_array().into_iter().flatten() {
             let name = connection["name"].as_str().unwrap_or_default().replace(' ', "%20").replace('>', "%3E");
             let url = format!("{}/api/connections/{name}", node().management);

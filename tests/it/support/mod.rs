@@ -32,9 +32,13 @@ impl World {
     }
 
     pub async fn with(data: Data) -> Self {
+        Self::on(broker::fresh_vhost().await, data).await
+    }
+
+    pub async fn on(vhost: Vhost, data: Data) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let api = migma_eraser::sandbox::start(([127, 0, 0, 1], 0).into(), State::new(API_KEY, data, 7)).await.unwrap();
-        Self { vhost: broker::fresh_vhost().await, api, folder: tempfile::tempdir().unwrap() }
+        Self { vhost, api, folder: tempfile::tempdir().unwrap() }
     }
 
     pub fn set_faults(&self, faults: Faults) {

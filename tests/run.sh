@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Runs every test: installs what is missing, starts one private broker for all of them, and stops it again.
+#
+#   tests/run.sh           everything
+#   tests/run.sh --fast    without the container path; it says so at the end
+#   TEST_AMQP_URL=... TEST_MANAGEMENT_URL=... tests/run.sh    with a broker of yours (it makes and deletes vhosts)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+fast=0
+case "${1:-}" in
+    "") ;;
+    --fast) fast=1 ;;
+    *) echo "usage: tests/run.sh [--fast]" >&2; exit 2 ;;
+esac
+
+tests/install.sh curl gcc libc6-dev
+work=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-tests.XXXXXX")
+node=""
+cleanup() {
+    local code=$?
+    trap - EXIT
+    if [ -n "$node" ]; then exec 9>&- || true; wait "$node" 2>/dev/null || true; fi
+    rm -rf "$work"
+    exit $code
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+echo "== building the tests"
+cargo test --locked --no-run --quiet --all-targets
+
+if [ -z "${TEST_AMQP_URL:-}" ]; then
+    tests/install.sh rabbitmq-server
+    mkfifo "$work/in"
+    tests/node.sh < "$work/in" > "$work/out" &
+    node=$!
+    exec 9> "$work/in"
+    for _ in $(seq 900); do
+        if grep -q MANAGEMENT "$work/out"; then break; fi
+        kill -0 "$node" 2>/dev/null || { echo "the broker did not start" >&2; exit 1; }
+        sleep 0.2
+    done
+    TEST_AMQP_URL=$(sed -n 's/^TEST_AMQP_URL=//p' "$work/out")
+    TEST_MANAGEMENT_URL=$(sed -n 's/^TEST_MANAGEMENT_URL=//p' "$work/out")
+    export TEST_AMQP_URL TEST_MANAGEMENT_URL
+    echo "== a private broker for the tests"
+fi
+
+echo "== units and properties"
+cargo test --locked --quiet --lib
+echo "== the rules of the house"
+cargo test --locked --quiet --test tidy
+echo "== the simulation"
+cargo test --locked --quiet --test simulation -- --nocapture
+echo "== on a real broker"
+cargo test --locked --test it -- --show-output
+echo "== the examples in the documentation"
+cargo test --locked --quiet --doc
+
+if [ "$fast" = 1 ]; then
+    echo "== NOT RUN (--fast): the container path, tests/container.sh"
+else
+    echo "== through a container"
+    tests/container.sh
+fi
+echo "all tests passed"
