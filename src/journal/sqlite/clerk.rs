@@ -40,17 +40,24 @@ pub(super) struct Clerk {
 
 enum Order {
     Work(Box<dyn Job>),
-    Checkpoint(oneshot::Sender<Result<(), sqlx::Error>>),
-    Close(oneshot::Sender<Result<(), sqlx::Error>>),
+    Checkpoint(Reply),
+    Close(Reply),
 }
+
+type Reply = oneshot::Sender<Result<(), sqlx::Error>>;
 
 impl Clerk {
     /// Puts a clerk to a connection; it holds `keep` until the connection is closed.
-    pub(super) fn hire(db: SqliteConnection, begin: &'static str, keep: impl Send + 'static) -> Self {
+    pub(super) fn hire(mut db: SqliteConnection, begin: &'static str, keep: impl Send + 'static) -> Self {
         let (orders, taken) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            serve(db, begin, taken).await;
+            let closed = serve(&mut db, begin, taken).await;
+            let done = db.close().await;
             drop(keep);
+            // Told last: who hears of it may open the file again.
+            if let Some(reply) = closed {
+                let _ = reply.send(done);
+            }
         });
         Self { orders }
     }
@@ -73,7 +80,7 @@ impl Clerk {
         self.order(Order::Close).await
     }
 
-    async fn order(&self, order: fn(oneshot::Sender<Result<(), sqlx::Error>>) -> Order) -> Result<(), Failure> {
+    async fn order(&self, order: fn(Reply) -> Order) -> Result<(), Failure> {
         let (reply, answer) = oneshot::channel();
         let _ = self.orders.send(order(reply));
         Ok(answer.await.map_err(|_| Failure::Closed)??)
@@ -85,7 +92,12 @@ pub(super) async fn execute(db: &mut SqliteConnection, statement: &'static str) 
     sqlx::query(statement).execute(db).await.map(drop)
 }
 
-async fn serve(mut db: SqliteConnection, begin: &'static str, mut orders: mpsc::UnboundedReceiver<Order>) {
+/// Works until it is told to close, or nobody is left; gives whom to tell that it is closed.
+async fn serve(
+    db: &mut SqliteConnection,
+    begin: &'static str,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) -> Option<Reply> {
     let mut put_off = None;
     loop {
         let order = match put_off.take() {
@@ -105,23 +117,15 @@ async fn serve(mut db: SqliteConnection, begin: &'static str, mut orders: mpsc::
                         Err(_) => break,
                     }
                 }
-                settle(&mut db, begin, group).await;
+                settle(db, begin, group).await;
             }
             Some(Order::Checkpoint(reply)) => {
                 // Where a reader is in the way, the row says so, and a later time does it.
-                let done = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut db).await;
+                let done = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *db).await;
                 let _ = reply.send(done.map(drop));
             }
-            Some(Order::Close(reply)) => {
-                orders.close();
-                let _ = reply.send(db.close().await);
-                return;
-            }
-            None => {
-                // Nobody is left to be told.
-                let _ = db.close().await;
-                return;
-            }
+            Some(Order::Close(reply)) => return Some(reply),
+            None => return None,
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::domain::moment::Timestamp;
 use crate::journal::retention;
 use crate::ports::Forgotten;
 
-/// The most requests that one step forgets: those who wait to write wait for milliseconds.
-const STEP: usize = 500;
+/// The most requests that one step forgets: those who wait to write wait for tens of milliseconds.
+const STEP: usize = 1000;
 
 /// The most manifests that one step looks at.
 const LOOKS: usize = 64;

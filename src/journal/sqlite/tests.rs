@@ -86,7 +86,7 @@ async fn a_second_worker_is_told_what_to_do() {
     assert!(record(&first, "o", 1).await.is_err());
     let second = SqliteJournal::open(&path).await.unwrap();
     assert_eq!(second.open_manifests().await.unwrap().len(), 2);
-    assert!(!path.with_extension("db-wal").exists() || !second.was_new());
+    assert!(!second.was_new());
 }
 
 #[tokio::test]
@@ -166,6 +166,8 @@ fn named_in(bytes: &[u8]) -> Vec<String> {
             let start = text[..end].rfind('<')?;
             Some(text[start + 1..end].split('.').next()?.to_owned())
         })
+        // One that runs over the end of a page has lost its beginning.
+        .filter(|name| name.chars().all(char::is_alphanumeric))
         .collect();
     names.sort();
     names.dedup();
