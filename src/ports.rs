@@ -36,14 +36,20 @@ pub enum Source {
 }
 
 /// A message as its sender published it, carried to the dead exchange whole and unchanged; never read on the way.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Original {
     /// The sender's properties and headers.
     pub properties: lapin::BasicProperties,
 }
 
+/// What a sender wrote stays out of logs.
+impl std::fmt::Debug for Original {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Original")
+    }
+}
+
 /// A message in our hands. It must be settled ([`Broker::ack`]) or it comes again.
-#[derive(Debug)]
 #[must_use = "a delivery that is dropped is neither answered nor given back before the channel ends"]
 pub struct Delivery {
     /// The channel's life that it belongs to.
@@ -60,6 +66,13 @@ pub struct Delivery {
     pub original: Original,
     /// The queue named in `reply_to`, if any.
     pub reply_to: Option<String>,
+}
+
+/// What a sender wrote stays out of logs.
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Delivery {{ {:?}, tag: {}, {:?} }}", self.epoch, self.tag, self.envelope)
+    }
 }
 
 /// What comes in.
@@ -83,7 +96,7 @@ pub enum Exchange {
 }
 
 /// The properties of a message to be published.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Head {
     /// One of our own messages.
     Own {
@@ -109,7 +122,7 @@ pub enum Head {
 }
 
 /// A message to be published, persistent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Publication {
     /// Where to.
     pub exchange: Exchange,
@@ -121,6 +134,13 @@ pub struct Publication {
     pub payload: bytes::Bytes,
     /// Whether it must reach a queue.
     pub mandatory: bool,
+}
+
+/// What a sender wrote stays out of logs.
+impl std::fmt::Debug for Publication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Publication {{ {:?}, {}, {} bytes }}", self.exchange, self.routing_key, self.payload.len())
+    }
 }
 
 /// What the broker said of a publication.

@@ -112,7 +112,7 @@ async fn live(seed: u64) -> Vec<String> {
     tokio::pin!(driver);
     let mut driven = false;
     // In virtual time; a world that has not come to rest by then never will.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(4 * 24 * 3600);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(12 * 24 * 3600);
     loop {
         let journal = FakeJournal::new(probe.clone(), Arc::clone(&faults));
         let ports = Ports {
@@ -199,12 +199,12 @@ async fn drive(
             1..=3 => api.store.lock().unwrap().down = false,
             4 => drop(api.store.lock().unwrap().forbidden.insert(PROJECTS[0].to_owned())),
             5 => api.store.lock().unwrap().forbidden.clear(),
-            6 => {
+            6 | 11..=14 => {
                 let refused = key.borrow().fingerprint();
                 api.store.lock().unwrap().refused_keys.push(refused);
                 coverage::hit("world", "key refused", "-");
             }
-            7 | 8 => {
+            7 | 8 | 15..=20 => {
                 keys += 1;
                 key.send_replace(ApiKey::new(&format!("key-{keys}")));
                 coverage::hit("world", "key changed", "-");

@@ -193,6 +193,8 @@ fn refused(
     };
     let about_all = match refusal {
         Refusal::Key => Some(HoldReason::KeyRefused),
+        // What outlasts the time to give up is judged by itself after all, for perhaps nothing else is here to succeed.
+        _ if past_deadline(manifest, at) => None,
         Refusal::Project => gates.unknown_project(&manifest.project).then_some(HoldReason::UnknownProjects),
         Refusal::Body => gates.refused(reply.status.unwrap_or(400), manifest.root).then_some(HoldReason::RefusesAll),
         Refusal::Forbidden | Refusal::Conflict => None,

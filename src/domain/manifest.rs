@@ -79,7 +79,6 @@ pub struct RequestRecord {
 }
 
 /// A batch that has been planned and is nowhere yet but in memory.
-#[derive(Debug)]
 #[must_use = "a planned batch that is dropped takes its requests' emails with it"]
 pub struct Draft {
     /// The project of all its emails.
@@ -94,8 +93,15 @@ pub struct Draft {
     pub requests: Vec<RequestRecord>,
 }
 
+/// Addresses stay out of logs.
+impl std::fmt::Debug for Draft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Draft {{ project: {:?}, emails: {}, members: {} }}", self.project, self.emails, self.members.len())
+    }
+}
+
 /// A batch as the journal has it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Manifest {
     /// Its number in the journal.
     pub id: ManifestId,
@@ -115,6 +121,13 @@ pub struct Manifest {
     pub key: KeyBase,
     /// What is known of its calls.
     pub fate: Fate,
+}
+
+/// Addresses stay out of logs.
+impl std::fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Manifest {{ {:?}, project: {:?}, emails: {}, {:?} }}", self.id, self.project, self.emails, self.fate)
+    }
 }
 
 impl Manifest {

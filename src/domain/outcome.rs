@@ -52,7 +52,6 @@ impl Status {
 }
 
 /// An outcome, ready to be published any number of times.
-#[derive(Debug)]
 pub struct Outcome {
     /// Its own id.
     pub id: OutcomeId,
@@ -65,6 +64,13 @@ pub struct Outcome {
     /// Why a copy of the message goes to the dead exchange; `None` where it does not.
     pub dead: Option<Dead>,
     fields: Fields,
+}
+
+/// Addresses stay out of logs.
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outcome {{ {:?}, {:?}, {:?} }}", self.id, self.status, self.counts)
+    }
 }
 
 /// Emails of a request by result.
@@ -91,7 +97,7 @@ pub struct Dead {
     pub reason: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields {
     message_id: Option<String>,
@@ -114,13 +120,13 @@ struct Fields {
 #[serde(transparent)]
 struct ProjectIdText(String);
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Invalid {
     email: String,
     reason: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Failed {
     emails: Vec<String>,
@@ -130,13 +136,13 @@ struct Failed {
     may_have_taken_effect: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct ErrorText {
     code: &'static str,
     message: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Call {
     idempotency_key: String,

@@ -22,7 +22,6 @@ use super::rejection::{RejectCode, Rejection};
 pub const METADATA_MAX_BYTES: usize = 4096;
 
 /// A sound request, its project still to be settled: see [`Policy::admit`].
-#[derive(Debug)]
 pub struct DeletionRequest {
     /// Its name.
     pub id: MessageId,
@@ -44,13 +43,27 @@ pub struct DeletionRequest {
     pub metadata: Option<Box<RawValue>>,
 }
 
+/// What a sender wrote stays out of logs.
+impl std::fmt::Debug for DeletionRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DeletionRequest {{ {:?}, emails: {} }}", self.id, self.emails.len())
+    }
+}
+
 /// An entry of `emails` that is no address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InvalidEntry {
     /// As it was given, trimmed; cut to [`super::email::EMAIL_MAX_BYTES`] bytes.
     pub text: Box<str>,
     /// Which rule it breaks.
     pub fault: EmailFault,
+}
+
+/// What is nearly an address stays out of logs.
+impl std::fmt::Debug for InvalidEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "InvalidEntry({:?})", self.fault)
+    }
 }
 
 /// An unusable message, with what is known of it all the same.

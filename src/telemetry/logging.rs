@@ -1,6 +1,7 @@
 //! Logs on standard error: text for a terminal, JSON for everything else, as `RUST_LOG` asks for.
 //!
-//! Libraries that could print what they carry are capped: no `RUST_LOG` makes them say more than warnings.
+//! Libraries that could print what they carry are capped: no `RUST_LOG` makes them say more than warnings, nor lapin more
+//! than errors, for it prints a message that the broker returns whole, as a warning.
 
 use std::io::IsTerminal as _;
 
@@ -27,12 +28,19 @@ struct Capped;
 
 impl<S: Subscriber> Filter<S> for Capped {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        is_ours(metadata.target()) || *metadata.level() <= LevelFilter::WARN
+        *metadata.level() <= cap(metadata.target())
     }
 }
 
-fn is_ours(target: &str) -> bool {
-    target == "migma_eraser" || target.starts_with("migma_eraser::")
+/// The most that a target may say.
+fn cap(target: &str) -> LevelFilter {
+    let within = |name: &str| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    match () {
+        () if within("migma_eraser") => LevelFilter::TRACE,
+        () if within("lapin::returned_messages") => LevelFilter::OFF,
+        () if within("lapin") => LevelFilter::ERROR,
+        () => LevelFilter::WARN,
+    }
 }
 
 /// Starts to log. Called once, by `main`; a second call does nothing.
@@ -89,7 +97,8 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::trace!(target: "lapin::channel", "ann@example.com");
             tracing::info!(target: "sqlx::query", "ann@example.com");
-            tracing::warn!(target: "lapin", "a warning");
+            tracing::warn!(target: "lapin::returned_messages", "a returned message of ann@example.com");
+            tracing::warn!(target: "hyper", "a warning");
             tracing::trace!(target: "migma_eraser::pipeline", "our own");
         });
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();

@@ -1,7 +1,14 @@
 //! The main job once against a broker in a container, through testcontainers. Run by `tests/container.sh`, which makes
 //! the image; it is no part of a plain `cargo test`, so that it never looks green without having run.
 
-#![allow(missing_docs, unreachable_pub, dead_code, clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation
+)]
 
 #[path = "../it/support/mod.rs"]
 mod support;

@@ -107,7 +107,17 @@ impl Work for Record {
 
     async fn work(&self, db: &mut SqliteConnection) -> Result<Manifest, Failure> {
         let line = Line { parent: None, root: None, since: self.now };
-        self.planned.write(db, &line, self.fate).await
+        // Asked again after a commit whose success was not heard of, it must not be there twice: a key names its batch.
+        let known = sqlx::query(
+            "SELECT id FROM manifests INDEXED BY manifests_open_key WHERE key_base = ? AND ended_as IS NULL",
+        )
+        .bind(&KeyBase::derive(&self.planned.members).0[..])
+        .fetch_optional(&mut *db)
+        .await?;
+        match known {
+            Some(row) => Ok(self.planned.manifest(ManifestId(get(&row, 0)?), &line, self.fate)),
+            None => self.planned.write(db, &line, self.fate).await,
+        }
     }
 }
 

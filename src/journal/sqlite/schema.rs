@@ -42,6 +42,7 @@ const MIGRATIONS: &[&str] = &["
         may_have_taken_effect INTEGER
     ) STRICT;
     CREATE INDEX manifests_due ON manifests (due) WHERE due IS NOT NULL;
+    CREATE INDEX manifests_open_key ON manifests (key_base) WHERE ended_as IS NULL;
     CREATE INDEX manifests_parent ON manifests (parent) WHERE parent IS NOT NULL;
 
     CREATE TABLE bodies (

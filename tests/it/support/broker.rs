@@ -158,7 +158,8 @@ impl Vhost {
     /// Ends every connection to this vhost, as a network would.
     pub async fn cut_connections(&self) -> usize {
         let mut cut = 0;
-        let found = manage(reqwest::Method::GET, &format!("vhosts/{}/connections", self.name.as_ref().unwrap()), None).await;
+        let found =
+            manage(reqwest::Method::GET, &format!("vhosts/{}/connections", self.name.as_ref().unwrap()), None).await;
         for connection in found.as_array().into_iter().flatten() {
             let name = connection["name"].as_str().unwrap_or_default().replace(' ', "%20").replace('>', "%3E");
             let url = format!("{}/api/connections/{name}", node().management);

@@ -39,6 +39,7 @@ macro_rules! each_case {
             what_is_recorded_is_told_at_once_as_it_was_recorded,
             open_manifests_come_oldest_first,
             numbers_rise_and_never_repeat,
+            a_batch_recorded_again_is_there_once,
             a_request_recorded_again_stays_as_it_was_first_recorded,
             a_batch_that_cannot_be_recorded_leaves_nothing_behind,
             a_large_batch_with_many_requests_and_gaps_comes_back_whole,

@@ -212,7 +212,10 @@ impl Journal for FakeJournal {
                 store.requests.entry(request).or_insert(Remembered { record, parts: Vec::new() });
             }
         }
-        let id = store.insert(draft, None, now, fate);
+        let key = KeyBase::derive(&draft.members);
+        let again =
+            store.manifests.iter().find(|(_, row)| row.key == key && row.conclusion.is_none()).map(|(id, _)| *id);
+        let id = again.unwrap_or_else(|| store.insert(draft, None, now, fate));
         store.attest(id, fate).map_or_else(|| cannot(ACTION, "it is gone"), Ok)
     }
 

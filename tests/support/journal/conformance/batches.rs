@@ -100,6 +100,19 @@ pub async fn numbers_rise_and_never_repeat(stand: &mut dyn Stand) {
     }
 }
 
+pub async fn a_batch_recorded_again_is_there_once(stand: &mut dyn Stand) {
+    let journal = stand.open().await;
+    let batch = whole(&[("m1", 2), ("m2", 1)]);
+    let first = record(&journal, &batch).await;
+    let again = record(&journal, &batch).await;
+    assert_eq!((first.id, &first.body, first.key), (again.id, &again.body, again.key));
+    now_and_later(stand, journal, async |journal| {
+        assert_eq!(open(journal).await.len(), 1);
+        assert_eq!(known(journal, "m1").await.unwrap().parts.len(), 1);
+    })
+    .await;
+}
+
 pub async fn a_request_recorded_again_stays_as_it_was_first_recorded(stand: &mut dyn Stand) {
     let journal = stand.open().await;
     let first = record(&journal, &draft(&[("m1", 4, 0..2), ("m2", 1, 0..1)])).await;
