@@ -8,7 +8,11 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::cast_possible_truncation,
-    clippy::cast_precision_loss
+    clippy::cast_precision_loss,
+    clippy::similar_names,
+    clippy::single_range_in_vec_init,
+    clippy::needless_for_each,
+    clippy::default_trait_access
 )]
 
 #[path = "support/sim/mod.rs"]
@@ -49,11 +53,11 @@ fn settings(dice: &Dice) -> Settings {
         backoff: BackoffSettings {
             initial_interval: Duration::from_millis(500),
             multiplier: 2.0,
-            max_interval: Duration::from_secs(60),
+            max_interval: Duration::from_mins(1),
         },
-        give_up_after: Duration::from_secs(24 * 3600),
-        consumer_timeout: Duration::from_secs(1800),
-        retention: Duration::from_secs(72 * 3600),
+        give_up_after: Duration::from_hours(24),
+        consumer_timeout: Duration::from_mins(30),
+        retention: Duration::from_hours(72),
         reply_to: false,
     }
 }
@@ -112,7 +116,7 @@ async fn live(seed: u64) -> Vec<String> {
     tokio::pin!(driver);
     let mut driven = false;
     // In virtual time; a world that has not come to rest by then never will.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(12 * 24 * 3600);
+    let deadline = tokio::time::Instant::now() + Duration::from_hours(288);
     loop {
         let journal = FakeJournal::new(probe.clone(), Arc::clone(&faults));
         let ports = Ports {
@@ -221,7 +225,7 @@ async fn drive(
             _ => {}
         }
     }
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     // A republication of everything, once most is answered.
     if dice.chance(0.3) {
         for envelope in sent {

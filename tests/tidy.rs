@@ -1,6 +1,6 @@
 //! The rules of the house, enforced by reading the sources: layers, module docs, sizes, and what stands in one place only.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::match_same_arms, clippy::format_collect)]
 
 use std::path::{Path, PathBuf};
 

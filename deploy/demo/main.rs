@@ -27,7 +27,7 @@ use serde_json::Value;
 use truth::Asked;
 
 const API_KEY: &str = "demo-key";
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A line of the shipped file.
 #[derive(Deserialize)]
@@ -186,7 +186,7 @@ impl Demo {
             .spawn()?;
         let line = BufReader::new(child.stdout.take().context("no standard output")?).lines().next();
         let line = line.context("the sandbox did not start")??;
-        self.sandbox = line.rsplit(' ').next().unwrap_or_default().to_owned();
+        line.rsplit(' ').next().unwrap_or_default().clone_into(&mut self.sandbox);
         Ok(child)
     }
 
@@ -333,10 +333,20 @@ impl Demo {
         let Ok(connection) = Connection::connect(&self.amqp_url, ConnectionProperties::default()).await else { return };
         let Ok(channel) = connection.create_channel().await else { return };
         for end in [".requests", ".outcomes", ".dead", ".returned", ".parked"] {
-            let _ = channel.queue_delete(format!("{}{end}", self.prefix).as_str().into(), Default::default()).await;
+            let _ = channel
+                .queue_delete(
+                    format!("{}{end}", self.prefix).as_str().into(),
+                    lapin::options::QueueDeleteOptions::default(),
+                )
+                .await;
         }
         for end in ["", ".outcomes", ".dead"] {
-            let _ = channel.exchange_delete(format!("{}{end}", self.prefix).as_str().into(), Default::default()).await;
+            let _ = channel
+                .exchange_delete(
+                    format!("{}{end}", self.prefix).as_str().into(),
+                    lapin::options::ExchangeDeleteOptions::default(),
+                )
+                .await;
         }
         let _ = connection.close(200, "OK".into()).await;
     }

@@ -45,7 +45,7 @@ impl Connector {
         let properties = ConnectionProperties::default().with_connection_name(format!("migma-eraser {purpose}").into());
         let tls = OwnedTLSConfig { identity: None, cert_chain: self.ca.clone() };
         let runtime = lapin::runtime::default_runtime()
-            .map_err(|source| AmqpError::Broker { action: "looking for the runtime", source: source.into() })?;
+            .map_err(|source| AmqpError::Broker { action: "looking for the runtime", source })?;
         let connecting = Connection::connect_uri_with_config(self.uri.clone(), properties, tls, runtime);
         within(self.settings.connect_timeout, "connecting", connecting).await
     }

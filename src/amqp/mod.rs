@@ -166,12 +166,12 @@ impl RabbitMq {
         let (commands, ordered) = mpsc::unbounded_channel();
         let (deliver, items) = mpsc::unbounded_channel();
         let (jobs, publish) = mpsc::unbounded_channel();
-        let (replies, replied) = mpsc::channel(1000);
+        let (replies, reply_orders) = mpsc::channel(1000);
         let (tell, state) = watch::channel(BrokerState::default());
         let tell = Arc::new(tell);
         tokio::spawn(consumer::run(Arc::clone(&connector), first, ordered, deliver, Arc::clone(&tell)));
         tokio::spawn(publisher::run(Arc::clone(&connector), publish, tell));
-        tokio::spawn(publisher::run_replies(connector, replied));
+        tokio::spawn(publisher::run_replies(connector, reply_orders));
         Ok(Self { commands, inbound: Mutex::new(Inbox { items, next: None }), jobs, replies, state })
     }
 

@@ -148,19 +148,19 @@ impl Publisher {
             Ok(confirmations) => {
                 if let Some(Err(error)) = confirmations.iter().find(|c| c.is_err()) {
                     warn!(error = %error, "publishing ended; connecting again");
-                    self.drop_link().await;
+                    self.drop_link();
                 }
                 decide(group, confirmations)
             }
             Err(error) => {
                 warn!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "publishing ended; connecting again");
-                self.drop_link().await;
+                self.drop_link();
                 nothing
             }
         }
     }
 
-    async fn drop_link(&mut self) {
+    fn drop_link(&mut self) {
         self.state.send_modify(|state| state.publishing = false);
         if let Some(link) = self.link.take() {
             // Not waited for: a blocked connection would hang here.
@@ -175,7 +175,7 @@ impl Publisher {
         {
             return true;
         }
-        self.drop_link().await;
+        self.drop_link();
         let patience = tokio::time::Instant::now() + CONNECT_PATIENCE;
         loop {
             if self.connect().await {

@@ -249,7 +249,9 @@ mod tests {
         prop_oneof![
             (proptest::collection::vec(0..40u16, 0..20), any::<bool>()).prop_map(|(at, uncertain)| {
                 let mut not_found = Positions::default();
-                at.into_iter().for_each(|at| not_found.insert(at));
+                for at in at {
+                    not_found.insert(at);
+                }
                 End::Answered { not_found, uncertain, count_mismatch: false }
             }),
             (any::<bool>()).prop_map(|may| End::Failed {
@@ -284,7 +286,7 @@ mod tests {
                     let (member, end) = &parts[n];
                     progress.start(&member.spans);
                     let key = KeyBase::derive(std::slice::from_ref(member)).generation(0);
-                    progress.conclude(ManifestId(n as i64), key, &member.spans, &conclusion((*end).clone(), n as i64));
+                    progress.conclude(ManifestId(i64::try_from(n).unwrap()), key, &member.spans, &conclusion((*end).clone(), i64::try_from(n).unwrap()));
                 }
                 progress
             };
@@ -295,10 +297,7 @@ mod tests {
             prop_assert_eq!(a.calls(), b.calls());
             for (x, y) in a.standings().iter().zip(b.standings()) {
                 prop_assert!(x.is_final());
-                match (x, y) {
-                    (Standing::Failed(i), Standing::Failed(j)) => prop_assert_eq!(&a.failures()[usize::from(*i)], &b.failures()[usize::from(*j)]),
-                    _ => prop_assert_eq!(x, y),
-                }
+                if let (Standing::Failed(i), Standing::Failed(j)) = (x, y) { prop_assert_eq!(&a.failures()[usize::from(*i)], &b.failures()[usize::from(*j)]) } else { prop_assert_eq!(x, y) }
             }
         }
     }

@@ -10,10 +10,10 @@ use super::ids::Fingerprint;
 use super::moment::{Moment, Timestamp};
 
 /// How long a key's first answer is surely replayed: the API's 24 h less a margin of 1 h.
-pub const REPLAY_WINDOW: Duration = Duration::from_secs(23 * 3600);
+pub const REPLAY_WINDOW: Duration = Duration::from_hours(23);
 
 /// How far the wall clock may have gone back since the first call before it is no longer believed.
-const CLOCK_SLACK: Duration = Duration::from_secs(30 * 60);
+const CLOCK_SLACK: Duration = Duration::from_mins(30);
 
 /// The first call under a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

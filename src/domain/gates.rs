@@ -235,11 +235,11 @@ impl Gates {
 
     /// Holds, or goes on holding, until `until` (steady). A longer wait than one already named is kept.
     pub fn hold(&mut self, scope: Scope, project: &ProjectId, reason: HoldReason, until: Duration, wall: Timestamp) {
-        let held = match scope {
+        let present = match scope {
             Scope::Everything => self.everything.as_mut(),
             Scope::Project => self.projects.get_mut(project),
         };
-        if let Some(hold) = held {
+        if let Some(hold) = present {
             hold.reason = reason;
             hold.tries = hold.tries.saturating_add(1);
             hold.until = hold.until.max(until);

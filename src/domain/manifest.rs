@@ -370,7 +370,7 @@ fn cut_point(manifest: &Manifest) -> u16 {
     manifest
         .members
         .iter()
-        .flat_map(|member| member.spans.first())
+        .filter_map(|member| member.spans.first())
         .map(|span| span.body_at)
         .filter(|at| *at > 0 && *at < manifest.emails)
         .min_by_key(|at| at.abs_diff(middle))

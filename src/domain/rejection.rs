@@ -22,7 +22,7 @@ pub enum RejectCode {
     MessageIdReused,
     /// More bytes than `amqp.max_message_bytes`.
     TooLarge,
-    /// Neither plain JSON nor a structured CloudEvent.
+    /// Neither plain JSON nor a structured `CloudEvent`.
     UnsupportedContentType,
 }
 

@@ -135,7 +135,7 @@ impl Policy {
     }
 }
 
-/// The id that the property gives, if any. A CloudEvent may name itself in its body instead.
+/// The id that the property gives, if any. A `CloudEvent` may name itself in its body instead.
 #[must_use]
 pub fn property_id(envelope: &Envelope) -> Option<MessageId> {
     envelope.message_id.as_deref().and_then(MessageId::parse)

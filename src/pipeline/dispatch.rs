@@ -60,13 +60,14 @@ async fn go_on(context: Arc<Context>, mut manifest: Journaled<Manifest>, mut fir
     let mut fate = manifest.fate;
     let mut history = History::default();
     loop {
-        let permit = match first_permit.take() {
-            Some(permit) => permit,
-            None => tokio::select! {
+        let permit = if let Some(permit) = first_permit.take() {
+            permit
+        } else {
+            tokio::select! {
                 biased;
                 () = context.shutdown.reached(Phase::Draining) => return,
                 permit = acquire(desk, |_, _| Wish::Call(manifest.project.clone())) => permit,
-            },
+            }
         };
         let key = desk.key.borrow().clone();
         let left = desk.ports.world.now();

@@ -11,9 +11,9 @@ use crate::ports::Event;
 const TICK: Duration = Duration::from_secs(5);
 /// Nothing is forgotten before consuming has gone on for so long: what waits in the queue may be a repeat of the oldest
 /// that is remembered.
-const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
+const FORGET_AFTER: Duration = Duration::from_mins(15);
 /// How often the journal is asked to forget, while nothing is left to forget.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
+const FORGET_EVERY: Duration = Duration::from_mins(1);
 /// A hold of everything that lasts longer stops consuming; what is here goes back.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -27,12 +27,11 @@ pub(super) async fn run(context: Arc<Context>) {
     let desk = &context.desk;
     desk.ports.broker.consume(true);
     loop {
-        let inbound = match tokio::time::timeout(QUIET, desk.ports.broker.next()).await {
-            Ok(inbound) => inbound,
-            Err(_) => {
-                see_nothing_more(&context);
-                desk.ports.broker.next().await
-            }
+        let inbound = if let Ok(inbound) = tokio::time::timeout(QUIET, desk.ports.broker.next()).await {
+            inbound
+        } else {
+            see_nothing_more(&context);
+            desk.ports.broker.next().await
         };
         match inbound {
             Inbound::Deliveries(deliveries) => {

@@ -40,7 +40,7 @@ impl RateLimiter {
     pub(super) fn new(per_minute: NonZeroU32, burst: NonZeroU32) -> Self {
         // Calls are spread by the time between them, not by governor's own burst arithmetic, which would count a
         // quota of N a minute as N at once.
-        let period = Duration::from_secs(60) / per_minute.get();
+        let period = Duration::from_mins(1) / per_minute.get();
         let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
             .unwrap_or(Quota::per_minute(per_minute))
             .allow_burst(burst);

@@ -189,7 +189,7 @@ impl State {
                     return reply(Reply::Answer(Answer::of_status(409)));
                 }
                 self.ledger.summary.replayed += 1;
-                let answer = cached.answer.clone().with("Idempotent-Replayed", true);
+                let answer = cached.answer.clone().with("Idempotent-Replayed", &true);
                 return reply(if then == Then::Drop { Reply::Dropped } else { Reply::Answer(answer) });
             }
         }
@@ -249,10 +249,10 @@ impl State {
                 Next::Unsuccessful => answer(unsuccessful()),
                 Next::Status(status) => answer(Answer::of_status(status)),
                 Next::StatusAfter(status) => Ok(Then::Status(status)),
-                Next::RetryAfter(seconds) => answer(Answer::of_status(429).with("Retry-After", seconds)),
+                Next::RetryAfter(seconds) => answer(Answer::of_status(429).with("Retry-After", &seconds)),
                 Next::RetryAfterDate(seconds) => {
                     let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(now + seconds * 1000);
-                    answer(Answer::of_status(429).with("Retry-After", httpdate::fmt_http_date(at)))
+                    answer(Answer::of_status(429).with("Retry-After", &httpdate::fmt_http_date(at)))
                 }
             };
         }
@@ -260,10 +260,10 @@ impl State {
             return answer(Answer::page(status));
         }
         if let Some(to) = self.faults.redirect.clone() {
-            return answer(Answer::of_status(302).with("Location", to));
+            return answer(Answer::of_status(302).with("Location", &to));
         }
         if self.is_over_the_limit(now) {
-            return answer(Answer::of_status(429).with("Retry-After", 1));
+            return answer(Answer::of_status(429).with("Retry-After", &1));
         }
         let mut roll = self.unit();
         for (status, share) in &self.faults.errors {
@@ -367,7 +367,7 @@ impl State {
         answer
     }
 
-    /// SplitMix64.
+    /// `SplitMix64`.
     fn roll(&mut self) -> u64 {
         self.dice = self.dice.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.dice;

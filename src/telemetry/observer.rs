@@ -73,7 +73,9 @@ impl Observer for Telemetry {
                     ),
                 }
             }
-            Event::Gate(change, project) => self.gate(*change, project.map(|project| redacted(project.as_str()))),
+            Event::Gate(change, project) => {
+                self.gate(*change, project.map(|project| redacted(project.as_str())).as_deref());
+            }
             Event::JournalFailed(failure) => {
                 metrics.journal_failures.inc();
                 let cause = std::error::Error::source(failure).map(ToString::to_string).unwrap_or_default();
@@ -101,17 +103,17 @@ impl Observer for Telemetry {
 }
 
 impl Telemetry {
-    fn gate(&self, change: Change, project: Option<std::borrow::Cow<'_, str>>) {
+    fn gate(&self, change: Change, project: Option<&str>) {
         match change {
             Change::Began(scope, reason) => {
                 self.metrics.holds.get_or_create(&Reason { reason: reason.as_str() }).inc();
                 let everything = scope == Scope::Everything;
-                warn!(reason = reason.as_str(), everything, project = project.as_deref(), "holding");
+                warn!(reason = reason.as_str(), everything, project, "holding");
             }
             Change::Ended(scope, reason, since) => {
                 self.metrics.holds.get_or_create(&Reason { reason: reason.as_str() }).dec();
                 let everything = scope == Scope::Everything;
-                info!(reason = reason.as_str(), everything, project = project.as_deref(), %since, "going on");
+                info!(reason = reason.as_str(), everything, project, %since, "going on");
             }
         }
     }

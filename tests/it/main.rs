@@ -7,7 +7,9 @@
     clippy::expect_used,
     clippy::cast_possible_truncation,
     clippy::missing_panics_doc,
-    clippy::must_use_candidate
+    clippy::must_use_candidate,
+    clippy::match_wild_err_arm,
+    clippy::default_trait_access
 )]
 
 mod conformance_journal;

@@ -42,7 +42,9 @@ fn concluded(request: &DeletionRequest, end: End) -> Progress {
 
 fn not_found(at: &[u16]) -> End {
     let mut positions = Positions::default();
-    at.iter().for_each(|at| positions.insert(*at));
+    for at in at {
+        positions.insert(*at);
+    }
     End::Answered { not_found: positions, uncertain: false, count_mismatch: false }
 }
 

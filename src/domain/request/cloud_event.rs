@@ -1,4 +1,4 @@
-//! A request inside a CloudEvent, structured mode, JSON format
+//! A request inside a `CloudEvent`, structured mode, JSON format
 //! (CloudEvents 1.0.2, <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>).
 
 use serde::de::{IgnoredAny, MapAccess};

@@ -142,7 +142,7 @@ fn a_cloud_event_that_cannot_be_read_names_the_field() {
         (r#"{"specversion":"1.0","id":"7","source":"s","data_base64":"x"}"#, InvalidRequest, "data_base64"),
         (r#"{"specversion":"1.0","id":"7","id":"8","source":"s","data":{}}"#, MalformedJson, "twice"),
         (r#"{"specversion":"1.0","id":"7","source":"s","data":{"projectId":"p"}}"#, InvalidRequest, "emails"),
-        (r#"[1]"#, InvalidRequest, "object"),
+        (r"[1]", InvalidRequest, "object"),
     ] {
         let (got, message) = code(DeletionRequest::parse(&event(text), None));
         assert_eq!(got, expected, "{text}");
@@ -154,7 +154,7 @@ fn a_cloud_event_that_cannot_be_read_names_the_field() {
 fn undone_entries_are_told_by_their_place_in_the_message() {
     let message = envelope(r#"{"projectId":"p","emails":["a@x","no","B@x","b@x","c@x"]}"#);
     let ranges = undone_indices(&message, |folded| folded == "a@x" || folded == "c@x").unwrap();
-    assert_eq!(ranges, [1..4]);
+    assert_eq!(format!("{ranges:?}"), "[1..4]");
 }
 
 proptest! {

@@ -14,7 +14,7 @@ pub use requests::Request;
 pub use worker::Worker;
 
 /// How long anything may take on a loaded machine before a test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The API key of all tests; logs are searched for it.
 pub const API_KEY: &str = "sk_secret_of_the_tests";

@@ -62,7 +62,7 @@ pub fn mixed(count: usize, projects: &[&str], pool: usize, seed: u64) -> Vec<Req
             let emails = (0..=numbers.below(5))
                 .map(|_| {
                     let at = numbers.below(pool);
-                    let name = if at % 10 == 0 { format!("unknown{at}") } else { format!("user{at}") };
+                    let name = if at.is_multiple_of(10) { format!("unknown{at}") } else { format!("user{at}") };
                     if numbers.below(8) == 0 {
                         format!("{}@Example.ORG", name.to_uppercase())
                     } else {
