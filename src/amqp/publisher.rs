@@ -84,6 +84,13 @@ pub(super) async fn run(
     }
 }
 
+/// What came of one try to publish a group.
+struct Attempt {
+    confirms: Vec<Confirm>,
+    /// Whether the broker ended the channel or the connection, and said why.
+    refused: bool,
+}
+
 type Group = (Vec<Publication>, Option<oneshot::Sender<Vec<Confirm>>>);
 
 impl Publisher {
@@ -93,14 +100,15 @@ impl Publisher {
             return;
         }
         let all: Vec<&Publication> = groups.iter().flat_map(|(group, _)| group).collect();
-        let mut confirms = self.attempt(&all).await;
-        if self.link.is_none() && all.len() > 1 {
-            // The channel ended with the group. One message may be to blame, so each tries by itself.
+        let Attempt { mut confirms, refused } = self.attempt(&all).await;
+        if refused && all.len() > 1 {
+            // One message may be to blame for the end of the channel, so each tries by itself.
             for (publication, confirm) in all.iter().zip(&mut confirms) {
                 if *confirm == Confirm::Unconfirmed && publication.mandatory {
                     let alone = self.attempt(std::slice::from_ref(publication)).await;
-                    *confirm = alone.first().copied().unwrap_or(Confirm::Unconfirmed);
-                    if *confirm == Confirm::Unconfirmed && self.failures > 0 {
+                    *confirm = alone.confirms.first().copied().unwrap_or(Confirm::Unconfirmed);
+                    if *confirm == Confirm::Unconfirmed && !alone.refused {
+                        // No message's fault: there is no connection, or the broker takes nothing now.
                         break;
                     }
                 }
@@ -115,8 +123,8 @@ impl Publisher {
         }
     }
 
-    async fn attempt(&mut self, group: &[&Publication]) -> Vec<Confirm> {
-        let nothing = vec![Confirm::Unconfirmed; group.len()];
+    async fn attempt(&mut self, group: &[&Publication]) -> Attempt {
+        let nothing = Attempt { confirms: vec![Confirm::Unconfirmed; group.len()], refused: false };
         if !self.ensure_connected().await {
             return nothing;
         }
@@ -146,16 +154,19 @@ impl Publisher {
         };
         match within(CONFIRM_TIMEOUT, "publishing", outcome).await {
             Ok(confirmations) => {
-                if let Some(Err(error)) = confirmations.iter().find(|c| c.is_err()) {
+                let failure = confirmations.iter().find_map(|c| c.as_ref().err());
+                let refused = failure.is_some_and(lapin::Error::is_amqp_error);
+                if let Some(error) = failure {
                     warn!(error = %error, "publishing ended; connecting again");
                     self.drop_link();
                 }
-                decide(group, confirmations)
+                Attempt { confirms: decide(group, confirmations), refused }
             }
             Err(error) => {
+                let refused = matches!(&error, AmqpError::Broker { source, .. } if source.is_amqp_error());
                 warn!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "publishing ended; connecting again");
                 self.drop_link();
-                nothing
+                Attempt { refused, ..nothing }
             }
         }
     }

@@ -158,7 +158,9 @@ impl Desk {
             };
             match again {
                 None => bell.await,
+                // Biased, here and elsewhere: no chance but the dice of `World`, so that a simulated world replays.
                 Some(at) => tokio::select! {
+                    biased;
                     () = bell => {}
                     () = tokio::time::sleep(at.saturating_sub(now).max(Duration::from_millis(1))) => {}
                 },

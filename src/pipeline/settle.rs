@@ -2,12 +2,13 @@
 //!
 //! Never here: an ack before every publication of its delivery is confirmed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use super::Desk;
 use super::desk::Waiter;
@@ -118,19 +119,25 @@ pub(super) async fn run(desk: Arc<Desk>, mut settled: Settled) {
     // What was not confirmed waits here; at most as much as the broker lets us hold.
     let mut unconfirmed: Vec<Answered> = Vec::new();
     let mut failures = 0u32;
+    let mut retry_at = Instant::now();
     loop {
-        let pause = desk.backoff(failures).max(Duration::from_millis(50));
         tokio::select! {
             biased;
+            // Before new answers: however many come, those that wait have their turn.
+            () = tokio::time::sleep_until(retry_at), if !unconfirmed.is_empty() => group.append(&mut unconfirmed),
             received = settled.queue.recv_many(&mut group, GROUP) => if received == 0 { return },
-            () = tokio::time::sleep(pause), if !unconfirmed.is_empty() => group.append(&mut unconfirmed),
         }
         let total = group.len();
         group.retain(|answered| !settled.shared.is_lost(answered));
         settled.shared.close(total - group.len());
         let (done, open) = publish(&desk, std::mem::take(&mut group)).await;
-        failures = if open.is_empty() { 0 } else { failures.saturating_add(1) };
-        unconfirmed.extend(open);
+        if open.is_empty() {
+            failures = 0;
+        } else {
+            retry_at = Instant::now() + desk.backoff(failures).max(Duration::from_millis(50));
+            failures = failures.saturating_add(1);
+            unconfirmed.extend(open);
+        }
         ack(&desk, &mut windows, &settled.shared, done).await;
     }
 }
@@ -175,7 +182,7 @@ async fn publish(desk: &Desk, mut group: Vec<Answered>) -> (Vec<Answered>, Vec<A
 async fn ack(desk: &Desk, windows: &mut BTreeMap<Epoch, AckWindow>, shared: &Shared, done: Vec<Answered>) {
     let now = desk.ports.world.now();
     let count = done.len();
-    let mut tags: HashMap<Epoch, Vec<u64>> = HashMap::new();
+    let mut tags: BTreeMap<Epoch, Vec<u64>> = BTreeMap::new();
     for Answered { waiter, outcome, .. } in done {
         if let (true, Some(queue)) = (desk.settings.reply_to, &waiter.delivery.reply_to) {
             let publication = Publication { mandatory: false, ..outcome_publication(desk, &waiter, &outcome) };
