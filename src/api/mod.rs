@@ -3,7 +3,7 @@
 //! Never here: a retry, a redirect that is followed, a wait for better times (those are decisions, and decisions are
 //! made in [`crate::domain::attempt`]); an email address or the API key in a log line or an error.
 //!
-//! [`answer`] sorts what an answer says, [`retry_after`] reads how long the server wants to be left alone, and the
+//! `answer` sorts what an answer says, `retry_after` reads how long the server wants to be left alone, and the
 //! client here tells what never left from what may have arrived.
 
 mod answer;

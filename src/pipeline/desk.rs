@@ -25,6 +25,7 @@ pub(super) struct Waiter {
 }
 
 /// Under the lock. Nobody awaits while holding it.
+#[allow(clippy::struct_excessive_bools, reason = "each tells of another door; no two exclude each other")]
 pub(super) struct State {
     pub registry: Registry<Waiter>,
     pub planner: Planner,
@@ -41,6 +42,8 @@ pub(super) struct State {
     pub journal_down: bool,
     /// Whether a publication found no queue when it was tried last.
     pub unroutable: bool,
+    /// Whether it was told that this journal is new and the requests are not.
+    pub told_of_lost_journal: bool,
 }
 
 /// What the tasks of the pipeline share.
@@ -93,6 +96,7 @@ impl Desk {
             quota_until: None,
             journal_down: false,
             unroutable: false,
+            told_of_lost_journal: false,
         };
         Arc::new(Self {
             ports,

@@ -178,7 +178,8 @@ fn meet(
             Some(Some(known)) => state.registry.recall(request, known.clone(), waiter),
             Some(None) => match desk.settings.policy.admit(&request) {
                 Ok(project) => {
-                    if redelivered && desk.ports.journal.was_new() {
+                    if redelivered && desk.ports.journal.was_new() && !state.told_of_lost_journal {
+                        state.told_of_lost_journal = true;
                         desk.ports.observer.see(&Event::JournalLost);
                     }
                     let project = project.clone();

@@ -6,7 +6,7 @@
 //! recovery ── open manifests ─────────────────────┘            └─ again, or in halves
 //! ```
 //!
-//! Never here: a rule of the contract (that is `domain`), a type of an adapter, an ack outside [`settle`].
+//! Never here: a rule of the contract (that is `domain`), a type of an adapter, an ack outside `settle`.
 
 mod backoff;
 mod batching;
