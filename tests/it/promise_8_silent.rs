@@ -60,3 +60,22 @@ async fn once_answered_no_address_is_left_in_the_journal_s_files_and_they_are_th
     worker.stop().await;
     assert!(traces().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_no_queue_takes_waits_for_one_and_is_not_printed() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let connection = world.vhost.connect().await;
+    let channel = connection.create_channel().await.unwrap();
+    let gone = lapin::options::QueueDeleteOptions::default();
+    channel.queue_delete("contacts.deletion.outcomes".into(), gone).await.unwrap();
+    world.vhost.publish(&[Request::new("m", "p", &["ann@example.org", "unknown1@example.org"])]).await;
+    worker.wait_readiness(|status, text| status == 503 && text.contains("unroutable_outcome")).await;
+    world.vhost.declare().await;
+    let mut outcomes = world.vhost.collect("contacts.deletion.outcomes").await;
+    assert_eq!(outcomes.wait_for(1).await[0].json()["deleted"], 1);
+    worker.wait_ready().await;
+    let log = worker.stop().await;
+    assert!(log.contains("did not reach a queue") && !log.contains("@example.org"), "{log}");
+    assert_eq!(world.vhost.ready("contacts.deletion.requests").await, 0);
+}
