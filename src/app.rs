@@ -16,6 +16,7 @@ use crate::admin::{AdminError, Bound, Health, Readiness, Reason};
 use crate::amqp::{AmqpError, AmqpSettings, BrokerState, Names, RabbitMq};
 use crate::api::{ApiError, ApiSettings, MigmaApi};
 use crate::config::{ApiKeySource, Config, ConfigError, JournalUrl};
+use crate::domain::gates::HoldReason;
 use crate::domain::moment::{Moment, Timestamp};
 use crate::domain::request::Policy;
 use crate::journal::SqliteJournal;
@@ -170,11 +171,8 @@ pub fn amqp_settings(config: &Config) -> AmqpSettings {
 
 /// The most deliveries that can be sent on in half the consumer timeout, were each of one email.
 fn max_prefetch(config: &Config) -> u16 {
-    let calls = u128::from(config.rate_limit.requests_per_minute.get())
-        * (config.amqp.consumer_timeout / 2).as_millis()
-        / 60_000;
-    let emails = calls.max(1) * config.batch.max_emails as u128;
-    u16::try_from(emails).unwrap_or(u16::MAX)
+    let calls = settings(config).calls_in(config.amqp.consumer_timeout / 2);
+    u16::try_from(calls.saturating_mul(config.batch.max_emails as u64)).unwrap_or(u16::MAX)
 }
 
 fn settings(config: &Config) -> Settings {
@@ -305,6 +303,9 @@ impl Health for WorkerHealth {
                 }
                 if let Some(hold) = &now.hold {
                     say(hold.reason.as_str(), Some(format!("since {}, tried {} times", hold.since, hold.tries)));
+                }
+                if now.held_projects > 0 {
+                    say(HoldReason::Forbidden.as_str(), Some(format!("{} projects", now.held_projects)));
                 }
                 if let Some(until) = now.quota_until {
                     say("daily_quota", Some(format!("until {until}")));

@@ -93,6 +93,8 @@ pub enum Exchange {
     Outcomes,
     /// `contacts.deletion.dead`.
     Dead,
+    /// None: straight to the parking queue, whatever the routing key.
+    Parking,
 }
 
 /// The properties of a message to be published.
@@ -111,9 +113,9 @@ pub enum Head {
         /// The header `traceparent`.
         traceparent: Option<String>,
     },
-    /// A dead letter: the sender's own properties, and ours as headers. Headers that no longer fit a frame are left
-    /// out by the adapter: first the sender's, then ours.
-    DeadLetter {
+    /// A sender's message on its way elsewhere: its own properties, and ours as headers. Headers that no longer fit a
+    /// frame are left out by the adapter: first the sender's, then ours.
+    Forwarded {
         /// The sender's properties.
         original: Original,
         /// `x-eraser-*`.
@@ -162,11 +164,16 @@ pub trait Broker: Send + Sync {
     /// [`Inbound::Lost`]. One caller at a time. Cancel safe.
     async fn next(&self) -> Inbound;
 
-    /// Whether to consume. Off: the consumers are cancelled and everything unsettled goes back to its queue, which is
-    /// told as [`Inbound::Lost`]. Returns at once.
+    /// Whether to consume. Off: nothing more comes; what is unsettled stays here, to be acked or given back. Returns at
+    /// once.
     fn consume(&self, on: bool);
 
-    /// Ends this epoch: everything unsettled goes back to its queue, and a new channel consumes. Returns at once.
+    /// The most deliveries that are of use here at a time; the adapter may hold fewer, for memory's sake. Returns at
+    /// once.
+    fn limit(&self, deliveries: u16);
+
+    /// Ends this epoch: everything unsettled goes back to its queue, which is told as [`Inbound::Lost`], and a new
+    /// channel consumes, where that is on. Returns at once.
     fn give_back(&self, epoch: Epoch);
 
     /// Publishes a group and waits for what the broker says of each, in their order. While there is no connection it
@@ -271,12 +278,12 @@ pub trait Journal: Send + Sync {
     async fn conclude(&self, manifest: ManifestId, conclusion: &Conclusion) -> Result<(), JournalError>;
 
     /// Records that a manifest goes on as these children, in one transaction with its end ([`crate::domain::manifest::End::Split`]).
-    /// Children inherit `root`, `since` and whether some call may have taken effect.
+    /// Children have its `root`, and begin with the fate that they inherit.
     async fn split(
         &self,
         manifest: &Journaled<Manifest>,
         conclusion: &Conclusion,
-        lost: bool,
+        inherited: Fate,
         children: &[Draft],
     ) -> Result<Vec<Journaled<Manifest>>, JournalError>;
 
@@ -349,6 +356,11 @@ pub enum Event<'a> {
     JournalLost,
     /// Deliveries were given back to the broker.
     GivenBack(&'static str),
+    /// Deliveries wait elsewhere, in a queue of the broker's, for they cannot be done now.
+    SteppedAside {
+        /// How many.
+        deliveries: u64,
+    },
     /// Requests were forgotten.
     Forgot {
         /// How many.

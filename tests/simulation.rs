@@ -116,7 +116,7 @@ async fn live(seed: u64) -> Vec<String> {
     tokio::pin!(driver);
     let mut driven = false;
     // In virtual time; a world that has not come to rest by then never will.
-    let deadline = tokio::time::Instant::now() + Duration::from_hours(288);
+    let deadline = tokio::time::Instant::now() + Duration::from_hours(std::env::var("SIM_HOURS").map_or(288, |h| h.parse().unwrap()));
     loop {
         let journal = FakeJournal::new(probe.clone(), Arc::clone(&faults));
         let ports = Ports {
@@ -194,7 +194,11 @@ async fn drive(
             _ => message(dice, number),
         };
         sent.push(envelope.clone());
-        broker.send(envelope);
+        if dice.chance(0.05) {
+            broker.send_returned(envelope);
+        } else {
+            broker.send(envelope);
+        }
         if dice.chance(0.4) {
             tokio::time::sleep(Duration::from_millis(dice.next() % 600)).await;
         }
@@ -319,6 +323,7 @@ fn no_request_is_lost_and_every_outcome_is_true_whatever_crashes() {
             ],
             &["-"],
         ),
+        ("aside", &["parked", "returned"], &["-"]),
         ("ack", &["crash before", "crash after", "connection cut"], &["-"]),
         ("world", &["key refused", "key changed", "time passes", "clock steps"], &["-"]),
     ]);

@@ -1,7 +1,8 @@
 //! The consuming connection: deliveries in, acks out, and a new channel whenever one ends.
 //!
 //! Any end of a consumer's stream means: build the channel anew. Each channel is an epoch; when it ends, that is told
-//! before anything of the next one.
+//! before anything of the next one. To stop consuming cancels the consumers and keeps the channel, so that what is here
+//! can still be acked; to give back ends the channel.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,14 +17,15 @@ use tracing::{info, warn};
 
 use super::connection::{COMMAND_TIMEOUT, Connector, close, pause, within};
 use super::message::{delivery, short};
-use super::prefetch::Prefetch;
-use super::{AmqpError, BrokerState, topology};
+use super::prefetch::{Change, Load, Prefetch, cost};
+use super::{AmqpError, BrokerState, Names, topology};
 use crate::domain::acks::Ack;
 use crate::ports::{Delivery, Epoch, Source};
 
 /// What the consumer is told.
 pub(super) enum Command {
     Consume(bool),
+    Limit(u16),
     GiveBack(Epoch),
     Ack(Epoch, Vec<Ack>),
     Close(oneshot::Sender<()>),
@@ -37,9 +39,7 @@ pub(super) enum Item {
 
 /// How a channel's life ended.
 enum End {
-    /// By order: no new one before it is asked for.
-    Paused,
-    /// By order: a new one at once.
+    /// By order, or for want of memory: a new one once it is wanted.
     GivenBack,
     /// By itself.
     Failed(AmqpError),
@@ -53,6 +53,8 @@ struct Task {
     deliver: mpsc::UnboundedSender<Item>,
     state: Arc<watch::Sender<BrokerState>>,
     wanted: bool,
+    /// The most deliveries that can be sent on in time, as the pipeline knows it.
+    limit: u16,
     epoch: Epoch,
 }
 
@@ -63,7 +65,8 @@ pub(super) async fn run(
     deliver: mpsc::UnboundedSender<Item>,
     state: Arc<watch::Sender<BrokerState>>,
 ) {
-    let mut task = Task { connector, commands, deliver, state, wanted: false, epoch: Epoch(0) };
+    let limit = connector.settings.max_prefetch;
+    let mut task = Task { connector, commands, deliver, state, wanted: false, limit, epoch: Epoch(0) };
     let mut standing = Some(first);
     let mut failures = 0;
     loop {
@@ -91,7 +94,7 @@ pub(super) async fn run(
         task.state.send_modify(|state| (state.consuming, state.unsettled, state.held_bytes) = (false, 0, 0));
         let _ = task.deliver.send(Item::Lost(task.epoch));
         match end {
-            End::Paused | End::GivenBack => standing = Some(connection),
+            End::GivenBack => standing = Some(connection),
             End::Failed(error) => {
                 if failures == 0 {
                     warn!(error = %error, cause = cause(&error), "consuming ended; connecting again");
@@ -117,24 +120,78 @@ fn cause(error: &AmqpError) -> String {
 /// The deliveries of one channel that are not settled.
 #[derive(Default)]
 struct Unsettled {
-    sizes: BTreeMap<u64, usize>,
-    bytes: usize,
+    costs: BTreeMap<u64, usize>,
+    /// The last tag before the present consumer's first.
+    earlier: u64,
+    last: u64,
+    load: Load,
 }
 
 impl Unsettled {
-    fn add(&mut self, tag: u64, bytes: usize) {
-        self.sizes.insert(tag, bytes);
-        self.bytes += bytes;
+    fn add(&mut self, tag: u64, cost: usize) {
+        self.costs.insert(tag, cost);
+        self.last = tag;
+        self.load.unsettled += 1;
+        self.load.own += 1;
+        self.load.cost += cost;
     }
 
     fn settle(&mut self, ack: Ack) {
         if ack.multiple {
-            let rest = self.sizes.split_off(&(ack.tag + 1));
-            self.bytes -= std::mem::replace(&mut self.sizes, rest).values().sum::<usize>();
-        } else if let Some(bytes) = self.sizes.remove(&ack.tag) {
-            self.bytes -= bytes;
+            let rest = self.costs.split_off(&(ack.tag + 1));
+            for (tag, cost) in std::mem::replace(&mut self.costs, rest) {
+                self.forget(tag, cost);
+            }
+        } else if let Some(cost) = self.costs.remove(&ack.tag) {
+            self.forget(ack.tag, cost);
         }
     }
+
+    const fn forget(&mut self, tag: u64, cost: usize) {
+        self.load.unsettled -= 1;
+        self.load.cost -= cost;
+        if tag > self.earlier {
+            self.load.own -= 1;
+        }
+    }
+
+    /// Another consumer takes over: what is here is an earlier one's.
+    const fn hand_over(&mut self) {
+        self.earlier = self.last;
+        self.load.own = 0;
+    }
+}
+
+/// What is consumed, while anything is.
+struct Consumers {
+    returned: Consumer,
+    requests: Consumer,
+}
+
+impl Consumers {
+    async fn start(channel: &Channel, names: &Names, window: u16) -> Result<Self, AmqpError> {
+        let returned = consume(channel, &names.returned_queue, 1).await?;
+        let requests = consume(channel, &names.request_queue, window).await?;
+        Ok(Self { returned, requests })
+    }
+
+    /// Waits for ever where nothing is consumed.
+    async fn next(consumers: &mut Option<Self>) -> (Option<lapin::Result<lapin::message::Delivery>>, Source) {
+        let Some(Self { returned, requests }) = consumers else { return std::future::pending().await };
+        tokio::select! {
+            biased;
+            next = returned.next() => (next, Source::Returned),
+            next = requests.next() => (next, Source::Requests),
+        }
+    }
+}
+
+/// One channel, from its opening to its end.
+struct Life {
+    channel: Channel,
+    consumers: Option<Consumers>,
+    unsettled: Unsettled,
+    prefetch: Prefetch,
 }
 
 impl Task {
@@ -147,6 +204,7 @@ impl Task {
                     return None;
                 }
                 Some(Command::Close(done)) => return Some(done),
+                Some(Command::Limit(max)) => self.limit = max,
                 Some(Command::Consume(false) | Command::GiveBack(_) | Command::Ack(..)) => {}
                 // Nobody can order anything any more: wait to be dropped with the runtime.
                 None => std::future::pending().await,
@@ -182,6 +240,7 @@ impl Task {
                     command = self.commands.recv() => match command {
                         Some(Command::Close(done)) => return Err(done),
                         Some(Command::Consume(on)) => self.wanted = on,
+                        Some(Command::Limit(max)) => self.limit = max,
                         Some(Command::GiveBack(_) | Command::Ack(..)) => {}
                         None => std::future::pending().await,
                     }
@@ -193,117 +252,125 @@ impl Task {
     /// One channel from its opening to its end.
     async fn live(&mut self, connection: &Connection, failures: &mut u32) -> End {
         let settings = Arc::clone(&self.connector.settings);
-        let mut prefetch = Prefetch::new(settings.buffer_bytes, settings.max_message_bytes, settings.max_prefetch);
+        let prefetch = Prefetch::new(settings.buffer_bytes, settings.max_message_bytes, self.limit);
         let opened = async {
             let channel = within(COMMAND_TIMEOUT, "opening a channel", connection.create_channel()).await?;
-            let returned = consume(&channel, &settings.names.returned_queue, 1).await?;
-            let requests = consume(&channel, &settings.names.request_queue, prefetch.window()).await?;
-            Ok::<_, AmqpError>((channel, returned, requests))
+            let consumers = Some(Consumers::start(&channel, &settings.names, prefetch.window()).await?);
+            Ok::<_, AmqpError>(Life { channel, consumers, unsettled: Unsettled::default(), prefetch })
         };
-        let (channel, mut returned, mut requests) = match opened.await {
+        let mut life = match opened.await {
             Ok(opened) => opened,
             Err(error) => return End::Failed(error),
         };
         info!(epoch = self.epoch.0, after_failures = *failures, "consuming");
         *failures = 0;
-        self.state.send_modify(|state| state.consuming = true);
-        let mut unsettled = Unsettled::default();
         loop {
-            let (next, source) = tokio::select! {
+            self.tell(&life);
+            let step = tokio::select! {
                 biased;
-                command = self.commands.recv() => match self.obey(&channel, command, &mut unsettled).await {
-                    Ok(None) => {
-                        self.tell(&unsettled, &prefetch);
-                        continue;
-                    }
-                    Ok(Some(end)) | Err(end) => {
-                        let closing = channel.close(200, "OK".into());
-                        let _ = tokio::time::timeout(Duration::from_secs(3), closing).await;
-                        return end;
-                    }
-                },
-                next = returned.next() => (next, Source::Returned),
-                next = requests.next() => (next, Source::Requests),
+                command = self.commands.recv() => self.obey(&mut life, command).await,
+                (next, source) = Consumers::next(&mut life.consumers) => self.take(&mut life, next, source).await,
             };
-            match next {
-                Some(Ok(message)) => self.take(message, source, &mut unsettled, &mut prefetch),
-                Some(Err(source)) => return End::Failed(AmqpError::Broker { action: "consuming", source }),
-                None => return End::Failed(AmqpError::Timeout("consuming: the broker cancelled the consumer")),
+            if let Err(end) = step {
+                let closing = life.channel.close(200, "OK".into());
+                let _ = tokio::time::timeout(Duration::from_secs(3), closing).await;
+                return end;
             }
-            if let Some(window) = prefetch.change(unsettled.sizes.len(), unsettled.bytes) {
-                match self.resize(&channel, requests, window, &mut unsettled, &mut prefetch).await {
-                    Ok(consumer) => requests = consumer,
-                    Err(error) => return End::Failed(error),
-                }
-            }
-            self.tell(&unsettled, &prefetch);
         }
     }
 
-    fn tell(&self, unsettled: &Unsettled, prefetch: &Prefetch) {
+    fn tell(&self, life: &Life) {
         self.state.send_modify(|state| {
-            state.unsettled = unsettled.sizes.len();
-            state.held_bytes = unsettled.bytes;
-            state.prefetch = prefetch.window();
+            state.consuming = life.consumers.is_some();
+            state.unsettled = life.unsettled.load.unsettled;
+            state.held_bytes = life.unsettled.load.cost;
+            state.prefetch = life.prefetch.window();
         });
     }
 
-    fn take(
+    /// Hands a delivery over, and keeps the window at its right size.
+    async fn take(
         &self,
-        message: lapin::message::Delivery,
+        life: &mut Life,
+        next: Option<lapin::Result<lapin::message::Delivery>>,
         source: Source,
-        unsettled: &mut Unsettled,
-        prefetch: &mut Prefetch,
-    ) {
-        prefetch.saw(message.data.len());
-        unsettled.add(message.delivery_tag, message.data.len());
+    ) -> Result<(), End> {
+        match next {
+            Some(Ok(message)) => self.hand_over(life, message, source),
+            Some(Err(source)) => return Err(End::Failed(AmqpError::Broker { action: "consuming", source })),
+            None => return Err(End::Failed(AmqpError::Cancelled)),
+        }
+        match life.prefetch.change(life.unsettled.load) {
+            Change::Keep => Ok(()),
+            Change::Consume(window) => self.resize(life, window).await.map_err(End::Failed),
+            Change::GiveBack => {
+                let load = life.unsettled.load;
+                info!(deliveries = load.unsettled, bytes = load.cost, "more is here than amqp.buffer_bytes; giving it back");
+                Err(End::GivenBack)
+            }
+        }
+    }
+
+    fn hand_over(&self, life: &mut Life, message: lapin::message::Delivery, source: Source) {
+        let cost = cost(message.data.len());
+        life.prefetch.saw(cost);
+        life.unsettled.add(message.delivery_tag, cost);
         let _ = self.deliver.send(Item::Delivery(Box::new(delivery(message, source, self.epoch))));
     }
 
     /// Cancels the consumer of requests, takes what was on its way, and consumes anew with another window.
-    async fn resize(
-        &self,
-        channel: &Channel,
-        mut old: Consumer,
-        window: u16,
-        unsettled: &mut Unsettled,
-        prefetch: &mut Prefetch,
-    ) -> Result<Consumer, AmqpError> {
-        let cancelling = channel.basic_cancel(old.tag(), BasicCancelOptions::default());
+    async fn resize(&self, life: &mut Life, window: u16) -> Result<(), AmqpError> {
+        let Some(Consumers { returned, requests: mut old }) = life.consumers.take() else { return Ok(()) };
+        let cancelling = life.channel.basic_cancel(old.tag(), BasicCancelOptions::default());
         within(COMMAND_TIMEOUT, "cancelling a consumer", cancelling).await?;
         while let Ok(Some(next)) = tokio::time::timeout(COMMAND_TIMEOUT, old.next()).await {
             let message = next.map_err(|source| AmqpError::Broker { action: "consuming", source })?;
-            self.take(message, Source::Requests, unsettled, prefetch);
+            self.hand_over(life, message, Source::Requests);
         }
-        // What is unsettled already counts: together they must fit the window.
-        let room = usize::from(window).saturating_sub(unsettled.sizes.len()).max(1);
-        consume(channel, &self.connector.settings.names.request_queue, u16::try_from(room).unwrap_or(u16::MAX)).await
+        life.unsettled.hand_over();
+        let requests = consume(&life.channel, &self.connector.settings.names.request_queue, window).await?;
+        life.consumers = Some(Consumers { returned, requests });
+        Ok(())
     }
 
-    async fn obey(
-        &mut self,
-        channel: &Channel,
-        command: Option<Command>,
-        unsettled: &mut Unsettled,
-    ) -> Result<Option<End>, End> {
+    /// An order ends the channel, or it does not.
+    async fn obey(&mut self, life: &mut Life, command: Option<Command>) -> Result<(), End> {
         match command {
             Some(Command::Ack(epoch, acks)) if epoch == self.epoch => {
                 for ack in acks {
-                    let acking = channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple });
+                    let acking = life.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple });
                     within(COMMAND_TIMEOUT, "acking", acking).await.map_err(End::Failed)?;
-                    unsettled.settle(ack);
+                    life.unsettled.settle(ack);
                 }
-                Ok(None)
             }
-            Some(Command::GiveBack(epoch)) if epoch >= self.epoch => Ok(Some(End::GivenBack)),
-            Some(Command::Consume(false)) => {
-                self.wanted = false;
-                Ok(Some(End::Paused))
+            Some(Command::GiveBack(epoch)) if epoch >= self.epoch => return Err(End::GivenBack),
+            Some(Command::Consume(on)) => {
+                self.wanted = on;
+                match (on, life.consumers.take()) {
+                    (true, None) => {
+                        // Whatever was on its way to the last consumers when they were cancelled is not in our hands,
+                        // and comes again only when the channel ends.
+                        return Err(End::GivenBack);
+                    }
+                    (true, standing) => life.consumers = standing,
+                    (false, None) => {}
+                    (false, Some(Consumers { returned, requests })) => {
+                        for consumer in [returned, requests] {
+                            let cancelling = life.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+                            within(COMMAND_TIMEOUT, "cancelling a consumer", cancelling).await.map_err(End::Failed)?;
+                        }
+                    }
+                }
             }
-            Some(Command::Close(done)) => Ok(Some(End::Closed(done))),
-            Some(Command::Ack(..) | Command::GiveBack(_) | Command::Consume(true)) => Ok(None),
+            Some(Command::Limit(max)) => {
+                self.limit = max;
+                life.prefetch.limit(max);
+            }
+            Some(Command::Close(done)) => return Err(End::Closed(done)),
+            Some(Command::Ack(..) | Command::GiveBack(_)) => {}
             None => std::future::pending().await,
         }
+        Ok(())
     }
 }
 

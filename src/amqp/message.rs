@@ -3,8 +3,10 @@
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use super::topology::RETURNED;
 use crate::domain::envelope::Envelope;
-use crate::ports::{Delivery, Epoch, Head, Original, Publication, Source};
+use crate::domain::moment::Timestamp;
+use crate::ports::{Delivery, Epoch, Exchange, Head, Original, Publication, Source};
 
 /// As `app_id` of everything that we publish of our own.
 const APP_ID: &str = "migma-eraser";
@@ -18,11 +20,11 @@ const HEADERS_MAX: usize = 64 * 1024;
 pub(super) fn delivery(from: lapin::message::Delivery, source: Source, epoch: Epoch) -> Delivery {
     let properties = from.properties;
     let text = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
-    let traceparent = properties.headers().as_ref().and_then(|headers| match headers.inner().get("traceparent") {
-        Some(AMQPValue::LongString(text)) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
-        Some(AMQPValue::ShortString(text)) => Some(text.to_string()),
+    let header = |name: &str| match properties.headers().as_ref()?.inner().get(name)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
         _ => None,
-    });
+    };
     Delivery {
         epoch,
         tag: from.delivery_tag,
@@ -32,7 +34,8 @@ pub(super) fn delivery(from: lapin::message::Delivery, source: Source, epoch: Ep
             message_id: text(properties.message_id()),
             correlation_id: text(properties.correlation_id()),
             content_type: text(properties.content_type()),
-            traceparent,
+            traceparent: header("traceparent"),
+            aside_since: header("x-eraser-aside-since").and_then(|text| text.parse().ok()).map(Timestamp::from_millis),
             payload: from.data.into(),
         },
         reply_to: text(properties.reply_to()),
@@ -61,13 +64,19 @@ pub(super) fn properties(publication: &Publication) -> BasicProperties {
             }
             properties
         }
-        Head::DeadLetter { original, headers } => dead_letter(original, headers),
+        Head::Forwarded { original, headers } => {
+            let comes_back = publication.exchange == Exchange::Parking || publication.routing_key == RETURNED;
+            forwarded(original, headers, comes_back)
+        }
     }
 }
 
-/// The sender's properties but for three: `user_id`, for the broker refuses another's; `expiration`, for the letter
-/// must not vanish; the headers `CC` and `BCC`, for they would send it elsewhere.
-fn dead_letter(original: &Original, ours: &[(&'static str, String)]) -> BasicProperties {
+/// The sender's properties but for three: `user_id`, for the broker refuses another's; `expiration`, for the message
+/// must not vanish, nor come back from its wait at once; the headers `CC` and `BCC`, for they would send it elsewhere.
+///
+/// Where it is to come back, it goes without the broker's own account of where it has been (`x-death` and its like): a
+/// message that expires for the second time on its way to a queue where it died before is dropped as a cycle.
+fn forwarded(original: &Original, ours: &[(&'static str, String)], comes_back: bool) -> BasicProperties {
     let sent = &original.properties;
     let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
     macro_rules! keep {
@@ -93,7 +102,11 @@ fn dead_letter(original: &Original, ours: &[(&'static str, String)]) -> BasicPro
         let mut theirs: Vec<_> = headers
             .inner()
             .iter()
-            .filter(|(name, _)| !matches!(name.as_str(), "CC" | "BCC") && !name.as_str().starts_with("x-eraser-"))
+            .filter(|(name, _)| {
+                let name = name.as_str();
+                let of_the_broker = ["x-death", "x-first-death-", "x-last-death-"].iter().any(|p| name.starts_with(p));
+                !(matches!(name, "CC" | "BCC") || name.starts_with("x-eraser-") || (comes_back && of_the_broker))
+            })
             .map(|(name, value)| (size(value) + name.as_str().len(), name, value))
             .collect();
         // Small ones first: what no longer fits is what is largest.
@@ -138,7 +151,7 @@ mod tests {
     fn letter(headers: FieldTable, ours: &[(&'static str, String)]) -> FieldTable {
         let properties =
             BasicProperties::default().with_headers(headers).with_user_id("bob".into()).with_expiration("1".into());
-        let made = dead_letter(&Original { properties }, ours);
+        let made = forwarded(&Original { properties }, ours, false);
         assert!(made.user_id().is_none() && made.expiration().is_none());
         made.headers().clone().unwrap()
     }
@@ -161,5 +174,19 @@ mod tests {
         let made = letter(headers, &[("x-eraser-code", "GAVE_UP".into()), ("x-eraser-undone", "1,".repeat(50_000))]);
         assert!(made.inner().contains_key("small") && made.inner().contains_key("x-eraser-code"));
         assert!(!made.inner().contains_key("large") && !made.inner().contains_key("x-eraser-undone"));
+    }
+
+    #[test]
+    fn what_comes_back_goes_without_the_broker_s_account_of_its_deaths() {
+        let mut headers = FieldTable::default();
+        for name in ["x-death", "x-first-death-queue", "x-last-death-reason", "x-eraser-aside-since", "mine"] {
+            headers.insert(name.into(), AMQPValue::LongString("1".into()));
+        }
+        let original = Original { properties: BasicProperties::default().with_headers(headers) };
+        let ours = [("x-eraser-aside-since", "2".to_owned())];
+        let made = forwarded(&original, &ours, true).headers().clone().unwrap();
+        assert_eq!(made.inner().keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["mine", "x-eraser-aside-since"]);
+        assert_eq!(made.inner()["x-eraser-aside-since"], AMQPValue::LongString("2".into()));
+        assert!(forwarded(&original, &[], false).headers().as_ref().unwrap().inner().contains_key("x-death"));
     }
 }

@@ -78,6 +78,9 @@ pub enum AmqpError {
         #[source]
         source: lapin::Error,
     },
+    /// The broker ended the consumer: its queue is gone, or its node goes down.
+    #[error("the broker cancelled the consumer")]
+    Cancelled,
     /// Something stands there with other arguments.
     #[error("the broker has {what} with other arguments: {difference}; delete it or rename it (amqp.prefix)")]
     Topology {
@@ -98,7 +101,7 @@ impl AmqpError {
     /// Whether trying again can help.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Timeout(_) | Self::Broker { .. })
+        matches!(self, Self::Timeout(_) | Self::Broker { .. } | Self::Cancelled)
     }
 }
 
@@ -111,7 +114,7 @@ pub struct BrokerState {
     pub publishing: bool,
     /// Connections made after the first two.
     pub reconnects: u64,
-    /// Bytes of deliveries that are not settled.
+    /// What deliveries that are not settled cost in memory, in bytes.
     pub held_bytes: usize,
     /// Deliveries that are not settled.
     pub unsettled: usize,
@@ -213,6 +216,10 @@ impl Broker for RabbitMq {
 
     fn consume(&self, on: bool) {
         let _ = self.commands.send(Command::Consume(on));
+    }
+
+    fn limit(&self, deliveries: u16) {
+        let _ = self.commands.send(Command::Limit(deliveries));
     }
 
     fn give_back(&self, epoch: Epoch) {

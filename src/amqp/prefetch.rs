@@ -1,70 +1,108 @@
 //! How many deliveries to hold: as many as fit the buffer by the sizes seen, and no more than can be sent on in time.
 //!
 //! A live consumer's prefetch cannot be changed, so a change means to cancel and to consume anew; the arithmetic here
-//! says when that is worth it.
+//! says when that is worth it. What an earlier consumer of the channel left unsettled counts against the buffer, not
+//! against the present consumer's window.
 
 /// What a delivery costs beside its payload, in bytes: its struct, its parsed form, its place in the maps.
-const OVERHEAD: usize = 512;
+const OVERHEAD: usize = 1024;
+/// How many times its payload a delivery costs: the payload itself, the addresses parsed from it, their places in a lane.
+const PAYLOAD_FACTOR: usize = 8;
 /// How much one size counts for the next estimate: 1 / this.
 const MEMORY: usize = 64;
 /// A window grows by no more than this factor at a time.
 const GROWTH: usize = 8;
+/// The window of a new channel, at most.
+const FIRST: usize = 32;
+
+/// What a delivery of so many bytes costs in memory while it is unsettled.
+pub(super) const fn cost(payload_bytes: usize) -> usize {
+    payload_bytes.saturating_mul(PAYLOAD_FACTOR).saturating_add(OVERHEAD)
+}
+
+/// What is to be done about the consumer's window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Change {
+    /// Nothing.
+    Keep,
+    /// Consume anew with this one.
+    Consume(u16),
+    /// The buffer is full, and more is on its way: end the channel, which takes it all back.
+    GiveBack,
+}
+
+/// The deliveries that are not settled, as far as memory and windows go.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Load {
+    /// All of the channel.
+    pub unsettled: usize,
+    /// Those of the present consumer.
+    pub own: usize,
+    /// What all of them cost, in bytes.
+    pub cost: usize,
+}
 
 /// The prefetch of the consumer of requests.
 #[derive(Debug)]
 pub(super) struct Prefetch {
     buffer_bytes: usize,
     max: usize,
-    /// The estimated size of a delivery; `None` before the first.
+    /// The estimated cost of a delivery; `None` before the first.
     mean: Option<usize>,
-    worst: usize,
-    /// What the consumer has been given.
+    /// The present consumer's window.
     window: usize,
 }
 
 impl Prefetch {
+    /// For a new channel, of which nothing is known but the largest message.
     pub(super) fn new(buffer_bytes: usize, max_message_bytes: usize, max: u16) -> Self {
-        let worst = max_message_bytes + OVERHEAD;
-        let window = (buffer_bytes / worst).clamp(1, 32).min(usize::from(max.max(1)));
-        Self { buffer_bytes, max: usize::from(max.max(1)), mean: None, worst, window }
+        let max = usize::from(max.max(1));
+        let window = (buffer_bytes / cost(max_message_bytes)).clamp(1, FIRST).min(max);
+        Self { buffer_bytes, max, mean: None, window }
     }
 
-    /// A delivery of this size came.
-    pub(super) fn saw(&mut self, bytes: usize) {
-        let size = (bytes + OVERHEAD).min(self.worst);
+    /// The most deliveries that can be sent on in time; may change while a channel lives.
+    pub(super) fn limit(&mut self, max: u16) {
+        self.max = usize::from(max.max(1));
+    }
+
+    /// A delivery of this cost came.
+    pub(super) fn saw(&mut self, cost: usize) {
         self.mean = Some(match self.mean {
-            None => size,
+            None => cost,
             // A large one counts at once in full, small ones bring the estimate down slowly.
-            Some(mean) if size > mean * MEMORY => size,
-            Some(mean) => (mean * (MEMORY - 1) + size) / MEMORY,
+            Some(mean) if cost > mean.saturating_mul(MEMORY) => cost,
+            Some(mean) => (mean * (MEMORY - 1) + cost) / MEMORY,
         });
     }
 
-    /// How many deliveries fit the buffer.
+    /// How many deliveries fit three quarters of the buffer: the rest is for those that are larger than the mean.
     fn target(&self) -> usize {
-        (self.buffer_bytes / self.mean.unwrap_or(self.worst).max(1)).clamp(1, self.max)
+        let fit = self.mean.map_or(self.window, |mean| self.buffer_bytes / 4 * 3 / mean.max(1));
+        fit.clamp(1, self.max)
     }
 
-    /// The window to ask for instead of the present one, given what is unsettled and how many bytes that holds;
-    /// `None` where the present one will do.
-    pub(super) fn change(&mut self, unsettled: usize, held_bytes: usize) -> Option<u16> {
-        let target = self.target();
-        let full = unsettled >= self.window;
-        let grown = target.min(self.window.saturating_mul(GROWTH));
-        let wanted = if held_bytes > self.buffer_bytes {
-            1
-        } else if full && grown >= self.window.saturating_add(self.window / 2) {
-            grown
-        } else if target < self.window / 2 {
-            target
-        } else {
-            return None;
-        };
-        if wanted == self.window {
-            return None;
+    /// What to do, given what is unsettled.
+    pub(super) fn change(&mut self, load: Load) -> Change {
+        if load.cost > self.buffer_bytes && load.unsettled > 1 {
+            return Change::GiveBack;
         }
+        let target = self.target();
+        let wanted = if target < self.window / 2 {
+            target.saturating_sub(load.unsettled).max(1)
+        } else if load.own >= self.window {
+            // All that is unsettled now will be an earlier consumer's.
+            let room = target.min(self.window.saturating_mul(GROWTH)).saturating_sub(load.unsettled);
+            if room <= self.window + self.window / 2 {
+                return Change::Keep;
+            }
+            room
+        } else {
+            return Change::Keep;
+        };
         self.window = wanted;
-        Some(self.window())
+        Change::Consume(self.window())
     }
 
     /// The present window.
@@ -78,47 +116,82 @@ mod tests {
     use super::*;
 
     const MIB: usize = 1 << 20;
+    const SMALL: usize = cost(80);
+
+    /// A queue that is never empty, of deliveries of one cost, none of which is settled before the window has its size.
+    fn grow(prefetch: &mut Prefetch, each: usize) -> (usize, usize) {
+        let (mut unsettled, mut steps) = (0, 0);
+        loop {
+            let own = usize::from(prefetch.window());
+            for _ in 0..own {
+                prefetch.saw(each);
+            }
+            unsettled += own;
+            match prefetch.change(Load { unsettled, own, cost: unsettled * each }) {
+                Change::Consume(_) => steps += 1,
+                Change::Keep => return (unsettled, steps),
+                Change::GiveBack => panic!("{unsettled} deliveries of {each} bytes do not fit"),
+            }
+        }
+    }
 
     #[test]
     fn it_starts_with_as_many_as_fit_at_their_largest() {
-        assert_eq!(Prefetch::new(64 * MIB, 12 * MIB, u16::MAX).window(), 5);
+        assert_eq!(Prefetch::new(512 * MIB, 12 * MIB, u16::MAX).window(), 5);
         assert_eq!(Prefetch::new(MIB, 12 * MIB, u16::MAX).window(), 1);
-        assert_eq!(Prefetch::new(64 * MIB, 12 * MIB, 3).window(), 3);
+        assert_eq!(Prefetch::new(512 * MIB, 12 * MIB, 3).window(), 3);
     }
 
     #[test]
     fn it_grows_to_thousands_of_small_messages_in_a_few_steps() {
-        let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
-        let mut steps = 0;
-        loop {
-            for _ in 0..prefetch.window() {
-                prefetch.saw(200);
-            }
-            match prefetch.change(usize::from(prefetch.window()), 0) {
-                Some(_) => steps += 1,
-                None => break,
-            }
+        let (held, steps) = grow(&mut Prefetch::new(64 * MIB, 12 * MIB, u16::MAX), SMALL);
+        assert!(held > 12_000, "{held}");
+        assert!(steps <= 8, "{steps}");
+    }
+
+    #[test]
+    fn whatever_the_size_what_it_asks_for_fits_the_buffer() {
+        for bytes in [1, 80, 1000, 10_000, 100_000, MIB] {
+            let (held, _) = grow(&mut Prefetch::new(64 * MIB, 12 * MIB, u16::MAX), cost(bytes));
+            assert!(held * cost(bytes) <= 64 * MIB, "{held} of {bytes}");
         }
-        assert!(prefetch.window() > 20_000, "{}", prefetch.window());
-        assert!(steps <= 5, "{steps}");
     }
 
     #[test]
     fn it_does_not_grow_while_its_window_is_not_full() {
-        let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
-        prefetch.saw(200);
-        assert_eq!(prefetch.change(4, 1000), None);
+        let mut prefetch = Prefetch::new(1024 * MIB, 12 * MIB, u16::MAX);
+        prefetch.saw(SMALL);
+        assert_eq!(prefetch.change(Load { unsettled: 4, own: 4, cost: 4 * SMALL }), Change::Keep);
     }
 
     #[test]
-    fn it_shrinks_for_large_messages_and_to_one_when_the_buffer_is_over_full() {
+    fn one_large_message_among_small_ones_shrinks_the_window_and_small_ones_widen_it_again() {
         let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
-        for _ in 0..10 {
-            prefetch.saw(200);
-            let _ = prefetch.change(usize::from(prefetch.window()), 0);
+        let (held, _) = grow(&mut prefetch, SMALL);
+        prefetch.saw(cost(MIB));
+        let load = Load { unsettled: held, own: held, cost: held * SMALL + cost(MIB) };
+        assert_eq!(prefetch.change(load), Change::Consume(1));
+        // What the earlier consumer left is settled; the new one's window is full again and again.
+        for _ in 0..1000 {
+            prefetch.saw(SMALL);
         }
-        prefetch.saw(MIB);
-        assert!(prefetch.change(100, 10 * MIB).unwrap() <= 64);
-        assert_eq!(prefetch.change(100, 65 * MIB), Some(1));
+        let (held, _) = grow(&mut prefetch, SMALL);
+        assert!(held > 12_000, "{held}");
+    }
+
+    #[test]
+    fn more_than_the_buffer_goes_back_but_never_the_only_one() {
+        let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
+        assert_eq!(prefetch.change(Load { unsettled: 2, own: 2, cost: 65 * MIB }), Change::GiveBack);
+        assert_eq!(prefetch.change(Load { unsettled: 1, own: 1, cost: 96 * MIB }), Change::Keep);
+    }
+
+    #[test]
+    fn a_new_limit_narrows_the_window() {
+        let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
+        grow(&mut prefetch, SMALL);
+        prefetch.limit(100);
+        let load = Load { unsettled: 10, own: 10, cost: 10 * SMALL };
+        assert_eq!(prefetch.change(load), Change::Consume(90));
     }
 }

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::connection::{COMMAND_TIMEOUT, Connector, close, pause, within};
 use super::message::{properties, short};
-use super::{AmqpError, BrokerState, topology};
+use super::{AmqpError, BrokerState, Names, topology};
 use crate::ports::{Confirm, Exchange, Publication};
 
 /// How long the broker may take to confirm a group.
@@ -133,16 +133,12 @@ impl Publisher {
         let outcome = async {
             let mut waiting = Vec::with_capacity(group.len());
             for publication in group {
-                let exchange = match publication.exchange {
-                    Exchange::Outcomes => &names.outcome_exchange,
-                    Exchange::Dead => &names.dead_exchange,
-                };
+                let (exchange, key) = target(names, publication);
                 let options =
                     BasicPublishOptions { mandatory: publication.mandatory, ..BasicPublishOptions::default() };
-                let key = short(&publication.routing_key);
                 waiting.push(
                     link.channel
-                        .basic_publish(short(exchange), key, options, &publication.payload, properties(publication))
+                        .basic_publish(short(exchange), short(key), options, &publication.payload, properties(publication))
                         .await?,
                 );
             }
@@ -155,12 +151,15 @@ impl Publisher {
         match within(CONFIRM_TIMEOUT, "publishing", outcome).await {
             Ok(confirmations) => {
                 let failure = confirmations.iter().find_map(|c| c.as_ref().err());
-                let refused = failure.is_some_and(lapin::Error::is_amqp_error);
+                let (refused, failed) = (failure.is_some_and(lapin::Error::is_amqp_error), failure.is_some());
                 if let Some(error) = failure {
                     warn!(error = %error, "publishing ended; connecting again");
+                }
+                let confirms = decide(names, group, confirmations);
+                if failed {
                     self.drop_link();
                 }
-                Attempt { confirms: decide(group, confirmations), refused }
+                Attempt { confirms, refused }
             }
             Err(error) => {
                 let refused = matches!(&error, AmqpError::Broker { source, .. } if source.is_amqp_error());
@@ -244,13 +243,22 @@ fn mark(exchange: &str, routing_key: &str, properties: &BasicProperties) -> Mark
     (exchange.to_owned(), routing_key.to_owned(), properties.message_id().as_ref().map(ToString::to_string))
 }
 
-fn decide(group: &[&Publication], confirmations: Vec<Result<Confirmation, lapin::Error>>) -> Vec<Confirm> {
+/// The exchange and the routing key to publish with.
+fn target<'a>(names: &'a Names, publication: &'a Publication) -> (&'a str, &'a str) {
+    match publication.exchange {
+        Exchange::Outcomes => (&names.outcome_exchange, &publication.routing_key),
+        Exchange::Dead => (&names.dead_exchange, &publication.routing_key),
+        Exchange::Parking => ("", &names.parking_queue),
+    }
+}
+
+fn decide(names: &Names, group: &[&Publication], confirmations: Vec<Result<Confirmation, lapin::Error>>) -> Vec<Confirm> {
     let mut returned: HashSet<Mark> = HashSet::new();
     let mut confirms = Vec::with_capacity(group.len());
     let note = |message: Option<Box<BasicReturnMessage>>, returned: &mut HashSet<Mark>| {
         if let Some(message) = message {
             let delivery = &message.delivery;
-            returned.insert(mark("", delivery.routing_key.as_str(), &delivery.properties));
+            returned.insert(mark(delivery.exchange.as_str(), delivery.routing_key.as_str(), &delivery.properties));
         }
     };
     for confirmation in confirmations {
@@ -268,7 +276,8 @@ fn decide(group: &[&Publication], confirmations: Vec<Result<Confirmation, lapin:
     }
     if !returned.is_empty() {
         for (publication, confirm) in group.iter().zip(&mut confirms) {
-            let mark = mark("", &publication.routing_key, &properties(publication));
+            let (exchange, key) = target(names, publication);
+            let mark = mark(exchange, key, &properties(publication));
             if publication.mandatory && returned.contains(&mark) {
                 *confirm = Confirm::Unroutable;
             }

@@ -11,6 +11,8 @@ use super::connection::{COMMAND_TIMEOUT, within};
 const DELIVERY_LIMIT: i64 = 1000;
 /// The same for one that was put aside and travels alone.
 const RETURNED_DELIVERY_LIMIT: i64 = 5;
+/// The key under which the broker, and the worker, put a request into the returned queue.
+pub(super) const RETURNED: &str = "returned";
 /// How long a parked request stays aside, in milliseconds.
 const PARKED_FOR_MS: i64 = 15_000;
 
@@ -87,11 +89,11 @@ impl Names {
             Queue {
                 name: &self.returned_queue,
                 arguments: dead_letters(&self.dead_exchange, "dead.returned", Some(RETURNED_DELIVERY_LIMIT)),
-                binding: Some((&self.dead_exchange, "returned")),
+                binding: Some((&self.dead_exchange, RETURNED)),
             },
             Queue {
                 name: &self.request_queue,
-                arguments: dead_letters(&self.dead_exchange, "returned", Some(DELIVERY_LIMIT)),
+                arguments: dead_letters(&self.dead_exchange, RETURNED, Some(DELIVERY_LIMIT)),
                 binding: Some((&self.request_exchange, "request.#")),
             },
             Queue {

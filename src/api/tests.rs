@@ -13,7 +13,6 @@ use crate::domain::fate::Fate;
 use crate::domain::ids::{ManifestId, ProjectId, RequestDigest};
 use crate::domain::key::KeyBase;
 use crate::domain::manifest::{Member, Span, body};
-use crate::domain::moment::Timestamp;
 
 const SECRET: &str = "mk_live_do-not-print";
 
@@ -25,13 +24,12 @@ fn manifest() -> Journaled<Manifest> {
     Journaled::attest(Manifest {
         id: ManifestId(1),
         root: ManifestId(1),
-        since: Timestamp::from_millis(0),
         body: body(&project, emails.iter()),
         project,
         emails: 2,
         key: KeyBase::derive(&members),
         members,
-        fate: Fate::never_sent(false),
+        fate: Fate::never_sent(),
     })
 }
 

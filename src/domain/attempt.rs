@@ -77,7 +77,7 @@ pub enum Decision {
     /// It goes on in two halves, which inherit whether some call may have taken effect.
     Split {
         /// What they inherit.
-        lost: bool,
+        fate: Fate,
     },
     /// The same body again, under this fate, once `wait` allows.
     Again {
@@ -191,10 +191,11 @@ fn refused(
         let api_code = reply.api_code.clone();
         Decision::Finish(End::Failed { code, api_code, may_have_taken_effect: fate.may_have_taken_effect() })
     };
+    let fate = if refusal == Refusal::Key { fate } else { fate.troubled(at.left.wall) };
     let about_all = match refusal {
         Refusal::Key => Some(HoldReason::KeyRefused),
         // What outlasts the time to give up is judged by itself after all, for perhaps nothing else is here to succeed.
-        _ if past_deadline(manifest, at) => None,
+        _ if past_deadline(fate, at) => None,
         Refusal::Project => gates.unknown_project(&manifest.project).then_some(HoldReason::UnknownProjects),
         Refusal::Body => gates.refused(reply.status.unwrap_or(400), manifest.root).then_some(HoldReason::RefusesAll),
         Refusal::Forbidden | Refusal::Conflict => None,
@@ -203,12 +204,12 @@ fn refused(
         return hold(fate.next_key(), Scope::Everything, reason);
     }
     gates.spoke();
-    if refusal != Refusal::Forbidden || past_deadline(manifest, at) {
+    if refusal != Refusal::Forbidden || past_deadline(fate, at) {
         // Who tries for its project is about to end, or has met something else: others of the project may go.
         gates.release(&manifest.project);
     }
     match refusal {
-        Refusal::Forbidden if past_deadline(manifest, at) => fail(FailCode::Forbidden),
+        Refusal::Forbidden if past_deadline(fate, at) => fail(FailCode::Forbidden),
         Refusal::Forbidden => hold(fate.next_key(), Scope::Project, HoldReason::Forbidden),
         Refusal::Project => fail(FailCode::ProjectNotFound),
         Refusal::Conflict => {
@@ -218,14 +219,14 @@ fn refused(
             if !(exponent + 1).is_multiple_of(CONFLICTS) {
                 return Decision::Again { fate, wait: Wait::Alone { exponent } };
             }
-            if exponent >= CONFLICTS && history.conflicts.is_own() && past_deadline(manifest, at) {
+            if exponent >= CONFLICTS && history.conflicts.is_own() && past_deadline(fate, at) {
                 // Several keys have met it for too long, while others were served.
                 let api_code = reply.api_code.clone();
                 return Decision::Finish(End::Failed { code: FailCode::GaveUp, api_code, may_have_taken_effect: true });
             }
             Decision::Again { fate: fate.next_key(), wait: Wait::Alone { exponent } }
         }
-        Refusal::Body if manifest.emails > 1 => Decision::Split { lost: fate.may_have_taken_effect() },
+        Refusal::Body if manifest.emails > 1 => Decision::Split { fate: fate.inherited() },
         Refusal::Body | Refusal::Key => fail(FailCode::ApiRejected),
     }
 }
@@ -240,10 +241,11 @@ fn transient(
 ) -> Decision {
     let exponent = history.failures.grow(gates.successes());
     if history.failures.is_own() {
+        let fate = fate.troubled(at.left.wall);
         if manifest.emails > 1 {
-            return Decision::Split { lost: fate.may_have_taken_effect() };
+            return Decision::Split { fate: fate.inherited() };
         }
-        if past_deadline(manifest, at) {
+        if past_deadline(fate, at) {
             let may_have_taken_effect = fate.may_have_taken_effect();
             return Decision::Finish(End::Failed { code: FailCode::GaveUp, api_code: None, may_have_taken_effect });
         }
@@ -256,9 +258,9 @@ fn transient(
 }
 
 /// Whether this was the one more try after the time to give up.
-fn past_deadline(manifest: &Manifest, at: Circumstances) -> bool {
+fn past_deadline(fate: Fate, at: Circumstances) -> bool {
     let give_up_after = i64::try_from(at.give_up_after.as_millis()).unwrap_or(i64::MAX);
-    at.left.wall.millis_since(manifest.since) >= give_up_after
+    fate.troubled_since.is_some_and(|since| at.left.wall.millis_since(since) >= give_up_after)
 }
 
 fn hold(fate: Fate, scope: Scope, reason: HoldReason) -> Decision {

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::moment::Timestamp;
+
 /// What the worker reads of a message. Text that is no UTF-8 arrives here as `None`: the broker adapter decides that.
 #[derive(Clone, Default)]
 pub struct Envelope {
@@ -13,6 +15,8 @@ pub struct Envelope {
     pub content_type: Option<String>,
     /// The header `traceparent` (W3C Trace Context), passed on as it is.
     pub traceparent: Option<String>,
+    /// The header `x-eraser-aside-since`: when the worker first put it aside, for its project was held.
+    pub aside_since: Option<Timestamp>,
     /// The body.
     pub payload: Bytes,
 }

@@ -37,6 +37,9 @@ pub struct Fate {
     pub unknown: bool,
     /// Whether a call of unknown fate lies behind, whose answer can no longer be had.
     pub lost: bool,
+    /// Since when it meets trouble of its own or of its project's, not of the API's: `retry.give_up_after` counts from
+    /// here.
+    pub troubled_since: Option<Timestamp>,
 }
 
 /// What must be durable before a call may leave.
@@ -50,31 +53,38 @@ pub enum BeforeCall {
 }
 
 impl Fate {
-    /// Before the first call. `lost` is inherited from what it was split from.
+    /// Before the first call of a new batch.
     #[must_use]
-    pub const fn never_sent(lost: bool) -> Self {
-        Self { generation: 0, first_call: None, unknown: false, lost }
+    pub const fn never_sent() -> Self {
+        Self { generation: 0, first_call: None, unknown: false, lost: false, troubled_since: None }
     }
 
     /// With its first call about to leave now under this API key.
     #[must_use]
     pub const fn first_called(now: Moment, fingerprint: Fingerprint) -> Self {
         let first_call = FirstCall { at: now.wall, fingerprint, steady: Some(now.steady) };
-        Self { first_call: Some(first_call), ..Self::never_sent(false) }
+        Self { first_call: Some(first_call), ..Self::never_sent() }
     }
 
-    /// As read back from a journal: a call that was journaled may have left.
+    /// As another process left it in the journal: a call that was journaled may have left.
     #[must_use]
-    pub fn recovered(generation: u32, first_call: Option<FirstCall>, lost: bool) -> Self {
-        Self { generation, first_call, unknown: first_call.is_some(), lost }
+    pub fn recovered(self) -> Self {
+        let first_call = self.first_call.map(|first| FirstCall { steady: None, ..first });
+        Self { first_call, unknown: first_call.is_some(), ..self }
     }
 
-    /// What the journal must know before a call leaves now under this API key.
-    pub fn before_call(&self, now: Moment, fingerprint: Fingerprint) -> BeforeCall {
+    /// What the journal must know before a call leaves now under this API key, where it knows `journaled`.
+    pub fn before_call(&self, journaled: &Self, now: Moment, fingerprint: Fingerprint) -> BeforeCall {
         let first_call = Some(FirstCall { at: now.wall, fingerprint, steady: Some(now.steady) });
         match self.first_call {
             None => BeforeCall::Journal(Self { first_call, ..*self }),
-            Some(first) if first.fingerprint == fingerprint && first.replays_at(now) => BeforeCall::AsJournaled,
+            Some(first) if first.fingerprint == fingerprint && first.replays_at(now) => {
+                if self.troubled_since == journaled.troubled_since {
+                    BeforeCall::AsJournaled
+                } else {
+                    BeforeCall::Journal(*self)
+                }
+            }
             Some(_) => {
                 BeforeCall::Journal(Self { first_call, lost: self.may_have_taken_effect(), unknown: false, ..*self })
             }
@@ -87,10 +97,22 @@ impl Fate {
         Self { unknown: true, ..self }
     }
 
+    /// It met trouble of its own or of its project's; what counts is when it did so first.
+    #[must_use]
+    pub fn troubled(self, at: Timestamp) -> Self {
+        Self { troubled_since: self.troubled_since.or(Some(at)), ..self }
+    }
+
     /// A later try must not meet this key's cached answer.
     #[must_use]
     pub fn next_key(self) -> Self {
-        Self { generation: self.generation.saturating_add(1), ..Self::never_sent(self.may_have_taken_effect()) }
+        Self { generation: self.generation.saturating_add(1), ..self.inherited() }
+    }
+
+    /// What its parts begin with, when it is split: its doubt and its trouble, under keys of their own.
+    #[must_use]
+    pub const fn inherited(self) -> Self {
+        Self { lost: self.may_have_taken_effect(), troubled_since: self.troubled_since, ..Self::never_sent() }
     }
 
     /// Whether some call may have done the work without our knowing.
@@ -128,7 +150,7 @@ mod tests {
     }
 
     fn called(fate: Fate, now: Moment, fingerprint: Fingerprint) -> Fate {
-        match fate.before_call(now, fingerprint) {
+        match fate.before_call(&fate, now, fingerprint) {
             BeforeCall::Journal(fate) => fate,
             BeforeCall::AsJournaled => fate,
         }
@@ -136,14 +158,14 @@ mod tests {
 
     #[test]
     fn a_repeat_in_the_window_under_the_same_keys_is_certain() {
-        let fate = called(Fate::never_sent(false), at(100, 0), key(1)).with_unknown_call();
-        assert_eq!(fate.before_call(at(123, 23), key(1)), BeforeCall::AsJournaled);
+        let fate = called(Fate::never_sent(), at(100, 0), key(1)).with_unknown_call();
+        assert_eq!(fate.before_call(&fate, at(123, 23), key(1)), BeforeCall::AsJournaled);
         assert!(!called(fate, at(123, 23), key(1)).lost);
     }
 
     #[test]
     fn a_lost_answer_stays_lost_past_the_window_and_under_another_api_key_and_under_the_next_key() {
-        let fate = called(Fate::never_sent(false), at(100, 0), key(1)).with_unknown_call();
+        let fate = called(Fate::never_sent(), at(100, 0), key(1)).with_unknown_call();
         assert!(called(fate, at(124, 24), key(1)).lost);
         assert!(called(fate, at(101, 1), key(2)).lost);
         assert!(called(fate.next_key(), at(101, 1), key(1)).lost);
@@ -152,24 +174,33 @@ mod tests {
 
     #[test]
     fn an_answer_that_says_nothing_was_done_leaves_no_doubt_behind() {
-        let fate = called(Fate::never_sent(false), at(100, 0), key(1));
+        let fate = called(Fate::never_sent(), at(100, 0), key(1));
         assert!(!called(fate, at(200, 100), key(1)).lost);
         assert!(!called(fate.next_key(), at(101, 1), key(2)).lost);
     }
 
     #[test]
     fn a_recovered_call_may_have_left() {
-        let first = FirstCall { at: at(100, 0).wall, fingerprint: key(1), steady: None };
-        assert!(Fate::recovered(0, Some(first), false).unknown);
-        assert!(!Fate::recovered(0, None, false).unknown);
+        assert!(Fate::first_called(at(100, 0), key(1)).recovered().unknown);
+        assert!(!Fate::never_sent().recovered().unknown);
     }
 
     #[test]
     fn a_clock_that_steps_does_not_stretch_the_window() {
-        let fate = called(Fate::never_sent(false), at(100, 0), key(1)).with_unknown_call();
+        let fate = called(Fate::never_sent(), at(100, 0), key(1)).with_unknown_call();
         // Back by a day while 24 hours pass; and far back over a restart.
         assert!(called(fate, at(100, 24), key(1)).lost);
-        let first = FirstCall { steady: None, ..fate.first_call.unwrap() };
-        assert!(called(Fate::recovered(0, Some(first), false), at(98, 0), key(1)).lost);
+        assert!(called(fate.recovered(), at(98, 0), key(1)).lost);
+    }
+
+    #[test]
+    fn trouble_is_told_to_the_journal_before_the_next_call_and_counts_from_its_first_time() {
+        let journaled = Fate::first_called(at(100, 0), key(1));
+        let fate = journaled.troubled(at(101, 1).wall).troubled(at(102, 2).wall);
+        assert_eq!(fate.before_call(&journaled, at(103, 3), key(1)), BeforeCall::Journal(fate));
+        assert_eq!(fate.before_call(&fate, at(103, 3), key(1)), BeforeCall::AsJournaled);
+        for later in [fate.next_key(), fate.inherited(), fate.recovered()] {
+            assert_eq!(later.troubled_since, Some(at(101, 1).wall));
+        }
     }
 }

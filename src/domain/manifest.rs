@@ -107,8 +107,6 @@ pub struct Manifest {
     pub id: ManifestId,
     /// The number of the first manifest that it was split from; its own, where it was not.
     pub root: ManifestId,
-    /// When the first manifest of its line was recorded: `retry.give_up_after` counts from here.
-    pub since: Timestamp,
     /// The project of all its emails.
     pub project: ProjectId,
     /// The exact bytes to be sent.

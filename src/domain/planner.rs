@@ -180,6 +180,14 @@ impl Planner {
         self.lanes.values().map(|waiting| waiting.slots.len()).sum()
     }
 
+    /// How many requests are of use at a time, where `emails` can be sent before their deliveries grow too old, and
+    /// those of `requests` are what waits here: `None` where that says nothing.
+    #[must_use]
+    pub fn requests_in_time(&self, emails: u64, requests: usize) -> Option<u64> {
+        let waiting = self.waiting() as u64;
+        (waiting > 0).then(|| (emails.saturating_mul(requests as u64) / waiting).max(1))
+    }
+
     /// Lanes in which something waits.
     #[must_use]
     pub fn lanes(&self) -> usize {

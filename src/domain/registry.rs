@@ -47,6 +47,16 @@ pub struct Plan {
     pub positions: Vec<u32>,
 }
 
+/// Deliveries that have left their request.
+#[derive(Debug)]
+#[must_use = "they wait elsewhere from now on, or come again"]
+pub struct Withdrawn<D> {
+    /// Which.
+    pub deliveries: Vec<D>,
+    /// Whether no other waits for the request here, so that its emails must leave their lane.
+    pub unqueued: bool,
+}
+
 /// What a delivery turned out to be.
 #[derive(Debug)]
 #[must_use]
@@ -183,14 +193,38 @@ impl<D> Registry<D> {
     pub fn detach(&mut self, gone: impl Fn(&D) -> bool) -> HashSet<RequestDigest> {
         let mut unqueued = HashSet::new();
         self.entries.retain(|digest, entry| {
-            entry.deliveries.retain(|delivery| !gone(delivery));
+            drop(entry.let_go(&gone));
             if entry.deliveries.is_empty() {
-                entry.progress.unqueue();
                 unqueued.insert(*digest);
             }
             !entry.is_abandoned()
         });
         unqueued
+    }
+
+    /// The deliveries of a request for which `goes` is true leave, for its outcome is not to be waited for here. Where
+    /// none is left, its emails must leave their lane, and it is here for what is under way alone.
+    pub fn withdraw(&mut self, request: &RequestDigest, goes: impl Fn(&D) -> bool) -> Withdrawn<D> {
+        let Some(entry) = self.entries.get_mut(request) else {
+            return Withdrawn { deliveries: Vec::new(), unqueued: false };
+        };
+        let deliveries = entry.let_go(goes);
+        let unqueued = entry.deliveries.is_empty();
+        if entry.is_abandoned() {
+            self.entries.remove(request);
+        }
+        Withdrawn { deliveries, unqueued }
+    }
+
+    /// The requests for a project.
+    pub fn of_project(&self, project: &ProjectId) -> Vec<RequestDigest> {
+        self.entries.iter().filter(|(_, entry)| entry.record.project == *project).map(|(digest, _)| *digest).collect()
+    }
+
+    /// The deliveries that wait for this request's outcome.
+    #[must_use]
+    pub fn deliveries_of(&self, request: &RequestDigest) -> &[D] {
+        self.entries.get(request).map_or(&[], |entry| &entry.deliveries)
     }
 
     /// Whether some manifest has not ended.
@@ -199,9 +233,11 @@ impl<D> Registry<D> {
         !self.under_way.is_empty()
     }
 
-    /// The deliveries that wait.
-    pub fn deliveries(&self) -> impl Iterator<Item = &D> {
-        self.entries.values().flat_map(|entry| &entry.deliveries)
+    /// The deliveries that wait, each with its request and that one's project.
+    pub fn deliveries(&self) -> impl Iterator<Item = (RequestDigest, &ProjectId, &D)> {
+        self.entries.iter().flat_map(|(digest, entry)| {
+            entry.deliveries.iter().map(|delivery| (*digest, &entry.record.project, delivery))
+        })
     }
 
     /// How many requests are here.
@@ -221,6 +257,15 @@ impl<D> Entry<D> {
     fn plan(&mut self) -> Plan {
         let positions = self.progress.queue_fresh();
         Plan { request: Arc::clone(&self.request), project: self.record.project.clone(), positions }
+    }
+
+    /// Lets deliveries go; emails that nobody waits for any more are not queued.
+    fn let_go(&mut self, goes: impl Fn(&D) -> bool) -> Vec<D> {
+        let gone = self.deliveries.extract_if(.., |delivery| goes(delivery)).collect();
+        if self.deliveries.is_empty() {
+            self.progress.unqueue();
+        }
+        gone
     }
 
     /// Nobody waits for it and none of its emails is under way: what is left of it, if anything, comes again.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::desk::State;
 use super::permits::{Wish, acquire};
 use super::{Context, dispatch};
-use crate::domain::manifest::Draft;
+use crate::domain::manifest::{Draft, Member};
+use crate::domain::moment::Timestamp;
 use crate::domain::planner::{Packed, Ready};
 
 pub(super) async fn run(context: Arc<Context>) {
@@ -26,13 +28,24 @@ pub(super) async fn run(context: Arc<Context>) {
             match state.planner.ready(now, state.in_sight, |project| project == permit.project()) {
                 Ready::Now(lane) => state.planner.pack(&lane).map(|Packed { project, body, emails, members }| {
                     let requests = state.registry.start(&members);
-                    Draft { project, body, emails, members, requests }
+                    let troubled_since = troubled_since(&state, &members);
+                    (Draft { project, body, emails, members, requests }, troubled_since)
                 }),
                 Ready::At(_) | Ready::Empty => None,
             }
         };
-        if let Some(draft) = draft {
-            context.crew.hire(dispatch::start(Arc::clone(&context), draft, permit));
+        if let Some((draft, troubled_since)) = draft {
+            context.crew.hire(dispatch::start(Arc::clone(&context), draft, troubled_since, permit));
         }
     }
+}
+
+/// Since when all members have waited aside for their project's hold: the patience of the youngest counts.
+fn troubled_since(state: &State, members: &[Member]) -> Option<Timestamp> {
+    let aside_since = |member: &Member| {
+        let deliveries = state.registry.deliveries_of(&member.request);
+        deliveries.iter().filter_map(|waiter| waiter.delivery.envelope.aside_since).min()
+    };
+    let all: Option<Vec<Timestamp>> = members.iter().map(aside_since).collect();
+    all?.into_iter().max()
 }

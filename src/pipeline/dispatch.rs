@@ -9,12 +9,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::permits::{Permit, Wish, acquire};
-use super::{Context, Desk};
+use super::{Context, aside};
 use crate::domain::answer::Reply;
 use crate::domain::attempt::{self, Circumstances, Decision, History, Wait};
 use crate::domain::fate::{BeforeCall, Fate};
 use crate::domain::gates::{Change, Scope};
 use crate::domain::manifest::{Conclusion, Draft, End, Journaled, Manifest, split};
+use crate::domain::moment::Timestamp;
 use crate::domain::outcome::{BATCH_TYPE, BatchEvent};
 use crate::ports::{Event, Exchange, Head, Publication};
 use crate::shutdown::Phase;
@@ -44,11 +45,11 @@ fn take_up(context: &Arc<Context>, manifest: Journaled<Manifest>) {
     context.crew.hire(way);
 }
 
-/// A new batch, with the permit for its first call.
-pub(super) async fn start(context: Arc<Context>, draft: Draft, permit: Permit) {
+/// A new batch, with the permit for its first call. `troubled_since` is what its requests have met before.
+pub(super) async fn start(context: Arc<Context>, draft: Draft, troubled_since: Option<Timestamp>, permit: Permit) {
     let desk = &context.desk;
     let now = desk.ports.world.now();
-    let fate = Fate::first_called(now, desk.key.borrow().fingerprint());
+    let fate = Fate { troubled_since, ..Fate::first_called(now, desk.key.borrow().fingerprint()) };
     let manifest = desk.journaled(|| desk.ports.journal.record(&draft, fate, now.wall)).await;
     desk.lock().registry.open(manifest.id);
     go_on(context, manifest, Some(permit)).await;
@@ -71,7 +72,7 @@ async fn go_on(context: Arc<Context>, mut manifest: Journaled<Manifest>, mut fir
         };
         let key = desk.key.borrow().clone();
         let left = desk.ports.world.now();
-        if let BeforeCall::Journal(restated) = fate.before_call(left, key.fingerprint()) {
+        if let BeforeCall::Journal(restated) = fate.before_call(&manifest.fate, left, key.fingerprint()) {
             manifest = desk.journaled(|| desk.ports.journal.restate(&manifest, restated)).await;
             fate = restated;
         }
@@ -80,7 +81,7 @@ async fn go_on(context: Arc<Context>, mut manifest: Journaled<Manifest>, mut fir
 
         let generation = fate.generation;
         let circumstances = Circumstances { left, give_up_after: desk.settings.give_up_after };
-        let (decision, pause) = judge(desk, &manifest, fate, &mut history, &reply, permit, circumstances);
+        let (decision, pause) = judge(&context, &manifest, fate, &mut history, &reply, permit, circumstances);
         let conclude = |end| Conclusion {
             end,
             generation,
@@ -96,11 +97,11 @@ async fn go_on(context: Arc<Context>, mut manifest: Journaled<Manifest>, mut fir
                 desk.journaled(|| desk.ports.journal.conclude(manifest.id, &conclusion)).await;
                 return hear(&context, &manifest, &conclusion, &reply);
             }
-            Decision::Split { lost } => {
+            Decision::Split { fate: inherited } => {
                 // A body of ours with two emails or more has two halves.
                 let Some(halves) = split(&manifest) else { return };
                 let conclusion = conclude(End::Split);
-                let ask = || desk.ports.journal.split(&manifest, &conclusion, lost, &halves);
+                let ask = || desk.ports.journal.split(&manifest, &conclusion, inherited, &halves);
                 let children = desk.journaled(ask).await;
                 {
                     let mut state = desk.lock();
@@ -126,7 +127,7 @@ async fn go_on(context: Arc<Context>, mut manifest: Journaled<Manifest>, mut fir
 
 /// Lets the domain decide, and moves the gates. Returns how long this manifest alone has to wait.
 fn judge(
-    desk: &Desk,
+    context: &Context,
     manifest: &Manifest,
     fate: Fate,
     history: &mut History,
@@ -134,9 +135,10 @@ fn judge(
     permit: Permit,
     circumstances: Circumstances,
 ) -> (Decision, Duration) {
+    let desk = &context.desk;
     let mut alone = Duration::ZERO;
     let now = desk.ports.world.now();
-    let (decision, changes) = {
+    let (decision, changes, leaving) = {
         let mut state = desk.lock();
         permit.back(&mut state);
         let gates = &mut state.gates;
@@ -151,8 +153,14 @@ fn judge(
                 }
             }
         }
-        (decision, gates.take_changes())
+        let changes = gates.take_changes();
+        let held = changes.iter().any(|change| matches!(change, Change::Began(Scope::Project, _)));
+        let leaving = if held { aside::all_of(&mut state, &manifest.project) } else { Vec::new() };
+        (decision, changes, leaving)
     };
+    for waiter in leaving {
+        context.settle.step_aside(waiter, true);
+    }
     desk.ring();
     for change in changes {
         let (Change::Began(scope, _) | Change::Ended(scope, ..)) = change;

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Context;
+use super::{Context, aside};
+use super::aside::Because;
 use crate::ports::Event;
 
 /// How often it looks.
@@ -26,7 +27,10 @@ pub(super) async fn run(context: Arc<Context>) {
         tokio::time::sleep(TICK).await;
         let now = desk.ports.world.now();
         consuming = hold_or_consume(&context, consuming);
-        give_back_the_overdue(&context, now.steady);
+        // What steps aside has until the next look to be confirmed and acked: given back, it would be there twice.
+        if !aside::the_returned(&context, if consuming { Because::OfTime } else { Because::OfTheEnd }) {
+            give_back_the_overdue(&context, now.steady, consuming);
+        }
         if let Err(error) = desk.ports.journal.tidy().await {
             desk.ports.observer.see(&Event::JournalFailed(&error));
         }
@@ -47,24 +51,27 @@ pub(super) async fn run(context: Arc<Context>) {
     }
 }
 
-/// While everything is held, deliveries wait in their queue, where others could take them; an open manifest tries.
+/// While nothing can be sent, deliveries wait in their queue, where others could take them; an open manifest tries.
 fn hold_or_consume(context: &Context, consuming: bool) -> bool {
     let desk = &context.desk;
     let now = desk.ports.world.now().wall;
-    let held_for = {
+    let patience = PATIENCE.min(desk.settings.consumer_timeout / 4).as_millis();
+    let outlasts = |millis: i64| u128::try_from(millis).is_ok_and(|millis| millis >= patience);
+    let (held, hopeless) = {
         let state = desk.lock();
         // Without an open manifest nobody would try whether the hold is over.
         let somebody_tries = state.registry.is_under_way();
-        state.gates.held().filter(|_| somebody_tries).map(|hold| now.millis_since(hold.since))
+        let hold = state.gates.held().filter(|_| somebody_tries);
+        let quota_until = state.quota_until.filter(|until| outlasts(until.millis_since(now)));
+        let hopeless = hold.is_some_and(|hold| outlasts(now.millis_since(hold.since))) || quota_until.is_some();
+        (hold.is_some() || quota_until.is_some(), hopeless)
     };
-    let patience = i64::try_from(PATIENCE.min(desk.settings.consumer_timeout / 4).as_millis()).unwrap_or(i64::MAX);
-    match held_for {
-        Some(held_for) if consuming && held_for >= patience => {
+    match (consuming, hopeless, held) {
+        (true, true, _) => {
             desk.ports.broker.consume(false);
-            desk.ports.observer.see(&Event::GivenBack("held"));
             false
         }
-        None if !consuming => {
+        (false, _, false) => {
             desk.ports.broker.consume(true);
             true
         }
@@ -72,19 +79,20 @@ fn hold_or_consume(context: &Context, consuming: bool) -> bool {
     }
 }
 
-/// A delivery that has waited for half the consumer timeout goes back, and all others of its channel with it.
-fn give_back_the_overdue(context: &Context, now: Duration) {
+/// Deliveries that have waited for half the consumer timeout go back, and all others of their channel with them; all of
+/// them do where nothing is consumed. Returned ones step aside before.
+fn give_back_the_overdue(context: &Context, now: Duration, consuming: bool) {
     let desk = &context.desk;
     let limit = desk.settings.consumer_timeout / 2;
     let overdue = desk
         .lock()
         .registry
         .deliveries()
-        .filter(|waiter| now.saturating_sub(waiter.since) >= limit)
-        .map(|waiter| waiter.delivery.epoch)
+        .filter(|(_, _, waiter)| !consuming || now.saturating_sub(waiter.since) >= limit)
+        .map(|(_, _, waiter)| waiter.delivery.epoch)
         .max();
     if let Some(epoch) = overdue {
         desk.ports.broker.give_back(epoch);
-        desk.ports.observer.see(&Event::GivenBack("consumer_timeout"));
+        desk.ports.observer.see(&Event::GivenBack(if consuming { "consumer_timeout" } else { "held" }));
     }
 }

@@ -2,10 +2,11 @@
 //! so that between a look into the journal and its use no other delivery of the same request can slip in.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Context;
+use super::{Context, aside};
 use super::desk::{State, Waiter};
 use crate::domain::ids::RequestDigest;
 use crate::domain::manifest::KnownRequest;
@@ -17,8 +18,8 @@ use crate::domain::request::{DeletionRequest, property_id};
 use crate::ports::{Delivery, Epoch, Event, Inbound, Source};
 
 /// Without a delivery for so long nothing more is in sight: longer than a round trip to the broker, for the prefetch
-/// grows in such steps.
-const QUIET: Duration = Duration::from_millis(10);
+/// grows in such steps, even on a machine that is short of breath; and no longer than a batch lingers anyway.
+const QUIET: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(100);
 
 /// A sound request, with the delivery that brought it.
 type Pending = (Arc<DeletionRequest>, Waiter);
@@ -26,8 +27,9 @@ type Pending = (Arc<DeletionRequest>, Waiter);
 pub(super) async fn run(context: Arc<Context>) {
     let desk = &context.desk;
     desk.ports.broker.consume(true);
+    let quiet = (desk.settings.linger / 2).clamp(*QUIET.start(), *QUIET.end());
     loop {
-        let inbound = if let Ok(inbound) = tokio::time::timeout(QUIET, desk.ports.broker.next()).await {
+        let inbound = if let Ok(inbound) = tokio::time::timeout(quiet, desk.ports.broker.next()).await {
             inbound
         } else {
             see_nothing_more(&context);
@@ -38,12 +40,27 @@ pub(super) async fn run(context: Arc<Context>) {
                 desk.lock().in_sight = true;
                 desk.ports.observer.see(&Event::Received { deliveries: deliveries.len() as u64 });
                 take(&context, deliveries).await;
+                hold_no_more_than_can_be_sent(&context);
                 desk.ring();
                 // A flood must not keep the other tasks from their turn.
                 tokio::task::yield_now().await;
             }
             Inbound::Lost(epoch) => lose(&context, epoch),
         }
+    }
+}
+
+/// No more is held than can be sent in half the consumer timeout: what is beyond that would only be given back.
+fn hold_no_more_than_can_be_sent(context: &Context) {
+    let desk = &context.desk;
+    let calls = desk.settings.calls_in(desk.settings.consumer_timeout / 2);
+    let emails = calls.saturating_mul(desk.settings.max_emails as u64);
+    let limit = {
+        let state = desk.lock();
+        state.planner.requests_in_time(emails, state.registry.len())
+    };
+    if let Some(limit) = limit {
+        desk.ports.broker.limit(u16::try_from(limit).unwrap_or(u16::MAX));
     }
 }
 
@@ -134,6 +151,7 @@ async fn recognise(context: &Context, mut pending: Vec<Pending>) {
         let mut again = Vec::new();
         let mut completed = Vec::new();
         let mut refused = Vec::new();
+        let mut held = Vec::new();
         {
             let mut state = desk.lock();
             for (request, waiter) in pending {
@@ -141,11 +159,15 @@ async fn recognise(context: &Context, mut pending: Vec<Pending>) {
                     Recognised::Settled => {}
                     Recognised::Complete(done) => completed.push(*done),
                     Recognised::Refused(request, waiter, rejection) => refused.push((request, waiter, rejection)),
+                    Recognised::Held(waiters) => held.extend(waiters),
                     Recognised::AskAgain(request, waiter) => again.push((request, waiter)),
                 }
             }
         }
         context.settle.complete(completed);
+        for waiter in held {
+            context.settle.step_aside(waiter, true);
+        }
         for (request, waiter, rejection) in refused {
             let outcome = Outcome::refused(&request, &rejection, &waiter.delivery.envelope);
             context.settle.answer(waiter, Arc::new(outcome));
@@ -158,6 +180,8 @@ enum Recognised {
     Settled,
     Complete(Box<Completed<Waiter>>),
     Refused(Arc<DeletionRequest>, Waiter, Rejection),
+    /// Its project is held: these step aside.
+    Held(Vec<Waiter>),
     AskAgain(Arc<DeletionRequest>, Waiter),
 }
 
@@ -190,6 +214,9 @@ fn meet(
         },
     };
     match met {
+        Met::Waits(plan) if !alone && state.gates.is_project_held(&plan.project) => {
+            Recognised::Held(aside::newcomer(state, plan.request.digest))
+        }
         Met::Waits(plan) => {
             let lane = Lane { project: plan.project, alone: alone.then_some(plan.request.digest) };
             state.planner.queue(lane, &plan.request, &plan.positions, desk.ports.world.now().steady);

@@ -8,6 +8,7 @@
 //!
 //! Never here: a rule of the contract (that is `domain`), a type of an adapter, an ack outside `settle`.
 
+mod aside;
 mod backoff;
 mod batching;
 mod desk;
@@ -75,6 +76,16 @@ pub struct Settings {
     pub reply_to: bool,
 }
 
+impl Settings {
+    /// How many calls may be made in this time, by rate and quota; at least 1.
+    #[must_use]
+    pub fn calls_in(&self, time: Duration) -> u64 {
+        let by_rate = u128::from(self.requests_per_minute.get()) * time.as_millis() / 60_000;
+        let by_rate = u64::try_from(by_rate).unwrap_or(u64::MAX);
+        by_rate.min(self.requests_per_day.unwrap_or(u64::MAX)).max(1)
+    }
+}
+
 /// Runs until shutdown has drained, or for ever. Dropping the future is a crash: everything stops where it stands.
 pub async fn run(desk: Arc<Desk>, shutdown: Shutdown) {
     let (crew, mut hired) = mpsc::unbounded_channel();
@@ -107,8 +118,10 @@ pub async fn run(desk: Arc<Desk>, shutdown: Shutdown) {
         }
     }
     // 1. No new request, no new batch. 2. Calls under way end, and their ends are journaled; a manifest that waits for
-    // its next try stays open, for the next start. 3. What is complete is settled. The rest goes back with the channel.
+    // its next try stays open, for the next start. 3. What is complete is settled, and what was returned
+    // before steps aside. The rest goes back with the channel.
     sources.shutdown().await;
+    desk.ports.broker.consume(false);
     loop {
         tokio::select! {
             biased;
@@ -121,6 +134,7 @@ pub async fn run(desk: Arc<Desk>, shutdown: Shutdown) {
             },
         }
     }
+    let _ = aside::the_returned(&context, aside::Because::OfTheEnd);
     tokio::select! {
         () = shutdown.reached(Phase::Aborting) => {}
         () = context.settle.drained() => {}

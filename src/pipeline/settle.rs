@@ -1,4 +1,4 @@
-//! Publishes outcomes and dead letters, and acks what the broker has confirmed. The sole caller of ack.
+//! Publishes outcomes, dead letters and what steps aside, and acks what the broker has confirmed. The sole caller of ack.
 //!
 //! Never here: an ack before every publication of its delivery is confirmed.
 
@@ -15,31 +15,40 @@ use super::desk::Waiter;
 use crate::domain::acks::AckWindow;
 use crate::domain::outcome::{OUTCOME_TYPE, Outcome};
 use crate::domain::registry::Completed;
-use crate::ports::{Confirm, Epoch, Event, Exchange, Head, Publication};
+use crate::ports::{Confirm, Epoch, Event, Exchange, Head, Publication, Source};
 
 /// The most deliveries whose publications go out as one group.
 const GROUP: usize = 2000;
 
-/// A delivery with its answer.
+/// A delivery that is to leave us, and how.
 #[derive(Debug)]
-struct Answered {
+struct Leaving {
     waiter: Waiter,
-    outcome: Arc<Outcome>,
+    how: How,
     /// What is not confirmed yet.
     publish_outcome: bool,
-    publish_dead: bool,
+    forward: bool,
+}
+
+/// How a delivery leaves us.
+#[derive(Debug)]
+enum How {
+    /// Its request is answered.
+    Answered(Arc<Outcome>),
+    /// It waits elsewhere; whether that is for its project's hold.
+    Aside { held: bool },
 }
 
 /// The side that hands over answers.
 pub(super) struct Settler {
-    queue: mpsc::UnboundedSender<Answered>,
+    queue: mpsc::UnboundedSender<Leaving>,
     shared: Arc<Shared>,
 }
 
 /// What both sides know.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// Answers handed over and not settled.
+    /// Deliveries handed over and not settled.
     open: AtomicUsize,
     idle: Notify,
     /// Epochs below this one are over.
@@ -48,7 +57,7 @@ pub(super) struct Shared {
 
 /// The side that settles.
 pub(super) struct Settled {
-    queue: mpsc::UnboundedReceiver<Answered>,
+    queue: mpsc::UnboundedReceiver<Leaving>,
     shared: Arc<Shared>,
 }
 
@@ -71,10 +80,19 @@ impl Settler {
 
     /// This delivery gets this outcome.
     pub(super) fn answer(&self, waiter: Waiter, outcome: Arc<Outcome>) {
-        let publish_dead = outcome.dead.is_some();
+        let forward = outcome.dead.is_some();
+        self.hand_over(Leaving { waiter, how: How::Answered(outcome), publish_outcome: true, forward });
+    }
+
+    /// This delivery waits elsewhere: in the parking queue, or at the tail of the returned queue.
+    pub(super) fn step_aside(&self, waiter: Waiter, held: bool) {
+        self.hand_over(Leaving { waiter, how: How::Aside { held }, publish_outcome: false, forward: true });
+    }
+
+    fn hand_over(&self, leaving: Leaving) {
         self.shared.open.fetch_add(1, Ordering::AcqRel);
         // Without a receiver the pipeline has ended: the delivery comes again.
-        let _ = self.queue.send(Answered { waiter, outcome, publish_outcome: true, publish_dead });
+        let _ = self.queue.send(leaving);
     }
 
     /// No delivery of this epoch or an earlier one can be acked any more.
@@ -97,8 +115,8 @@ impl Settler {
 }
 
 impl Shared {
-    fn is_lost(&self, answered: &Answered) -> bool {
-        answered.waiter.delivery.epoch < self.first_live()
+    fn is_lost(&self, leaving: &Leaving) -> bool {
+        leaving.waiter.delivery.epoch < self.first_live()
     }
 
     fn first_live(&self) -> Epoch {
@@ -117,7 +135,7 @@ pub(super) async fn run(desk: Arc<Desk>, mut settled: Settled) {
     let mut windows: BTreeMap<Epoch, AckWindow> = BTreeMap::new();
     let mut group = Vec::new();
     // What was not confirmed waits here; at most as much as the broker lets us hold.
-    let mut unconfirmed: Vec<Answered> = Vec::new();
+    let mut unconfirmed: Vec<Leaving> = Vec::new();
     let mut failures = 0u32;
     let mut retry_at = Instant::now();
     loop {
@@ -128,7 +146,7 @@ pub(super) async fn run(desk: Arc<Desk>, mut settled: Settled) {
             received = settled.queue.recv_many(&mut group, GROUP) => if received == 0 { return },
         }
         let total = group.len();
-        group.retain(|answered| !settled.shared.is_lost(answered));
+        group.retain(|leaving| !settled.shared.is_lost(leaving));
         settled.shared.close(total - group.len());
         let (done, open) = publish(&desk, std::mem::take(&mut group)).await;
         if open.is_empty() {
@@ -143,21 +161,24 @@ pub(super) async fn run(desk: Arc<Desk>, mut settled: Settled) {
 }
 
 /// Publishes what is missing of each; returns those that are whole, and those that are not.
-async fn publish(desk: &Desk, mut group: Vec<Answered>) -> (Vec<Answered>, Vec<Answered>) {
+async fn publish(desk: &Desk, mut group: Vec<Leaving>) -> (Vec<Leaving>, Vec<Leaving>) {
     if group.is_empty() {
         return (group, Vec::new());
     }
     let mut publications = Vec::with_capacity(group.len());
     let mut owners = Vec::with_capacity(group.len());
-    for (at, answered) in group.iter().enumerate() {
+    for (at, leaving) in group.iter().enumerate() {
         // The dead letter first: once an outcome is out, nothing of it may be missing for long.
-        if answered.publish_dead {
+        if leaving.forward {
             owners.push((at, false));
-            publications.push(dead_letter(answered));
+            publications.push(match &leaving.how {
+                How::Answered(outcome) => dead_letter(&leaving.waiter, outcome),
+                How::Aside { held } => aside(desk, &leaving.waiter, *held),
+            });
         }
-        if answered.publish_outcome {
+        if let (true, How::Answered(outcome)) = (leaving.publish_outcome, &leaving.how) {
             owners.push((at, true));
-            publications.push(outcome(desk, answered));
+            publications.push(outcome_publication(desk, &leaving.waiter, outcome));
         }
     }
     let confirms = desk.ports.broker.publish(publications).await;
@@ -165,7 +186,7 @@ async fn publish(desk: &Desk, mut group: Vec<Answered>) -> (Vec<Answered>, Vec<A
     for ((at, is_outcome), confirm) in owners.into_iter().zip(confirms) {
         match confirm {
             Confirm::Confirmed if is_outcome => group[at].publish_outcome = false,
-            Confirm::Confirmed => group[at].publish_dead = false,
+            Confirm::Confirmed => group[at].forward = false,
             Confirm::Unroutable | Confirm::Unconfirmed => {
                 failed += 1;
                 unroutable |= confirm == Confirm::Unroutable;
@@ -176,21 +197,23 @@ async fn publish(desk: &Desk, mut group: Vec<Answered>) -> (Vec<Answered>, Vec<A
     if failed > 0 {
         desk.ports.observer.see(&Event::Unpublished { messages: failed, unroutable });
     }
-    group.into_iter().partition(|answered| !answered.publish_outcome && !answered.publish_dead)
+    group.into_iter().partition(|leaving| !leaving.publish_outcome && !leaving.forward)
 }
 
-async fn ack(desk: &Desk, windows: &mut BTreeMap<Epoch, AckWindow>, shared: &Shared, done: Vec<Answered>) {
+async fn ack(desk: &Desk, windows: &mut BTreeMap<Epoch, AckWindow>, shared: &Shared, done: Vec<Leaving>) {
     let now = desk.ports.world.now();
     let count = done.len();
     let mut tags: BTreeMap<Epoch, Vec<u64>> = BTreeMap::new();
-    for Answered { waiter, outcome, .. } in done {
-        if let (true, Some(queue)) = (desk.settings.reply_to, &waiter.delivery.reply_to) {
-            let publication = Publication { mandatory: false, ..outcome_publication(desk, &waiter, &outcome) };
-            desk.ports.broker.reply(queue.clone(), publication);
+    let mut stepped_aside = 0;
+    for Leaving { waiter, how, .. } in done {
+        match how {
+            How::Answered(outcome) => tell(desk, &waiter, &outcome, now.steady),
+            How::Aside { .. } => stepped_aside += 1,
         }
-        let took = now.steady.saturating_sub(waiter.since);
-        desk.ports.observer.see(&Event::Published { status: outcome.status, counts: outcome.counts, took });
         tags.entry(waiter.delivery.epoch).or_default().push(waiter.delivery.tag);
+    }
+    if stepped_aside > 0 {
+        desk.ports.observer.see(&Event::SteppedAside { deliveries: stepped_aside });
     }
     for (epoch, tags) in tags {
         let acks = windows.entry(epoch).or_default().settle(&tags);
@@ -200,8 +223,14 @@ async fn ack(desk: &Desk, windows: &mut BTreeMap<Epoch, AckWindow>, shared: &Sha
     shared.close(count);
 }
 
-fn outcome(desk: &Desk, answered: &Answered) -> Publication {
-    outcome_publication(desk, &answered.waiter, &answered.outcome)
+/// The broker has the outcome: whoever else wants to hear of it does.
+fn tell(desk: &Desk, waiter: &Waiter, outcome: &Outcome, now: Duration) {
+    if let (true, Some(queue)) = (desk.settings.reply_to, &waiter.delivery.reply_to) {
+        let publication = Publication { mandatory: false, ..outcome_publication(desk, waiter, outcome) };
+        desk.ports.broker.reply(queue.clone(), publication);
+    }
+    let took = now.saturating_sub(waiter.since);
+    desk.ports.observer.see(&Event::Published { status: outcome.status, counts: outcome.counts, took });
 }
 
 fn outcome_publication(desk: &Desk, waiter: &Waiter, outcome: &Outcome) -> Publication {
@@ -221,7 +250,7 @@ fn outcome_publication(desk: &Desk, waiter: &Waiter, outcome: &Outcome) -> Publi
     }
 }
 
-fn dead_letter(Answered { waiter, outcome, .. }: &Answered) -> Publication {
+fn dead_letter(waiter: &Waiter, outcome: &Outcome) -> Publication {
     let envelope = &waiter.delivery.envelope;
     let mut headers = Vec::with_capacity(4);
     let mut routing_key = "dead.unknown".to_owned();
@@ -237,8 +266,25 @@ fn dead_letter(Answered { waiter, outcome, .. }: &Answered) -> Publication {
     Publication {
         exchange: Exchange::Dead,
         routing_key,
-        head: Head::DeadLetter { original: waiter.delivery.original.clone(), headers },
+        head: Head::Forwarded { original: waiter.delivery.original.clone(), headers },
         payload: envelope.payload.clone(),
+        mandatory: true,
+    }
+}
+
+/// Where the delivery waits on. How long its project has been held for it goes with it, for that bounds its patience.
+fn aside(desk: &Desk, Waiter { delivery, .. }: &Waiter, held: bool) -> Publication {
+    let (exchange, routing_key) = match delivery.source {
+        Source::Requests => (Exchange::Parking, String::new()),
+        Source::Returned => (Exchange::Dead, "returned".to_owned()),
+    };
+    let since = delivery.envelope.aside_since.or_else(|| held.then(|| desk.ports.world.now().wall));
+    let headers = since.map(|since| ("x-eraser-aside-since", since.as_millis().to_string()));
+    Publication {
+        exchange,
+        routing_key,
+        head: Head::Forwarded { original: delivery.original.clone(), headers: headers.into_iter().collect() },
+        payload: delivery.envelope.payload.clone(),
         mandatory: true,
     }
 }

@@ -53,6 +53,8 @@ pub struct Metrics {
     pub journal_failures: Counter,
     /// Times that deliveries were given back.
     pub given_back: Family<Reason, Counter>,
+    /// Deliveries put aside.
+    pub stepped_aside: Counter,
     /// Requests forgotten.
     pub forgotten: Counter,
     /// Manifests taken up after a restart.
@@ -77,6 +79,7 @@ impl Metrics {
             unpublished: Counter::default(),
             journal_failures: Counter::default(),
             given_back: Family::default(),
+            stepped_aside: Counter::default(),
             forgotten: Counter::default(),
             recovered: Counter::default(),
         };
@@ -100,6 +103,11 @@ impl Metrics {
         );
         registry.register("journal_failures", "Failures of the journal", metrics.journal_failures.clone());
         registry.register("given_back", "Times that deliveries were given back, by reason", metrics.given_back.clone());
+        registry.register(
+            "stepped_aside",
+            "Deliveries put aside, for their project is held or they have waited too long alone",
+            metrics.stepped_aside.clone(),
+        );
         registry.register(
             "forgotten_requests",
             "Requests forgotten after journal.retention",

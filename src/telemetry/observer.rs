@@ -94,6 +94,9 @@ impl Observer for Telemetry {
                 metrics.given_back.get_or_create(&Reason { reason }).inc();
                 warn!(reason, "deliveries were given back to the broker");
             }
+            Event::SteppedAside { deliveries } => {
+                metrics.stepped_aside.inc_by(*deliveries);
+            }
             Event::Forgot { requests } => {
                 metrics.forgotten.inc_by(*requests);
                 debug!(requests, "forgot answered requests");

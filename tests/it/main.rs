@@ -20,6 +20,8 @@ mod promise_2_true;
 mod promise_3_once;
 mod promise_4_full_batches;
 mod promise_5_keys;
+mod promise_6_bystanders;
+mod promise_7_waiting;
 mod promise_8_silent;
 mod rejections;
 mod starting_and_stopping;

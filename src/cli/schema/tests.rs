@@ -138,13 +138,12 @@ fn a_batch_event_is_as_the_schema_says() {
     let manifest = Manifest {
         id: ManifestId(1),
         root: ManifestId(1),
-        since: Timestamp::from_millis(0),
         project: request.project.clone().unwrap(),
         body: "{}".into(),
         emails: 2,
         members: vec![Member { request: request.digest, spans: vec![Span { request_at: 0, body_at: 0, len: 2 }] }],
         key: KeyBase([0; 32]),
-        fate: Fate::recovered(0, None, false),
+        fate: Fate::never_sent(),
     };
     for end in ends().into_iter().chain([End::Split]) {
         let event = BatchEvent::of(&manifest, &conclusion(end), 5).json();

@@ -25,13 +25,12 @@ fn manifest(id: i64, project: &str, emails: u16) -> Manifest {
     Manifest {
         id: ManifestId(id),
         root: ManifestId(id),
-        since: Timestamp::from_millis(0),
         body: body(&project, texts.iter()),
         project,
         emails,
         key: KeyBase::derive(&members),
         members,
-        fate: Fate { first_call: Some(first_call), ..Fate::never_sent(false) },
+        fate: Fate { first_call: Some(first_call), ..Fate::never_sent() },
     }
 }
 
@@ -116,6 +115,12 @@ fn failed(code: FailCode, api_code: Option<&str>, may_have_taken_effect: bool) -
     Decision::Finish(End::Failed { code, api_code, may_have_taken_effect })
 }
 
+/// Its halves begin under keys of their own, with its doubt.
+fn assert_split(decision: &Decision, lost: bool) {
+    let Decision::Split { fate } = decision else { panic!("{decision:?}") };
+    assert_eq!((fate.generation, fate.first_call, fate.unknown, fate.lost), (0, None, false, lost));
+}
+
 const fn everything(reason: HoldReason) -> Wait {
     Wait::Hold { scope: Scope::Everything, reason }
 }
@@ -172,9 +177,9 @@ fn the_third_failure_with_no_success_between_is_an_outage_and_splits_nothing() {
 #[test]
 fn a_body_that_alone_fails_again_and_again_is_split_and_its_halves_inherit_the_doubt() {
     let mut way = Way::of(manifest(1, "p", 2));
-    assert_eq!(way.fails_alone(&SERVER), Decision::Split { lost: true });
+    assert_split(&way.fails_alone(&SERVER), true);
     let mut way = Way::of(manifest(1, "p", 2));
-    assert_eq!(way.fails_alone(&Verdict::Unsent), Decision::Split { lost: false });
+    assert_split(&way.fails_alone(&Verdict::Unsent), false);
 }
 
 #[test]
@@ -236,6 +241,18 @@ fn a_403_holds_its_project_until_it_has_outlasted_the_time_to_give_up() {
 }
 
 #[test]
+fn the_time_to_give_up_counts_from_the_first_trouble_and_not_from_an_outage_before_it() {
+    let mut way = Way::of(manifest(1, "p", 2));
+    let _ = way.meets(503, SERVER);
+    way.at.left = moment(30 * 3_600_000);
+    assert!(matches!(way.waits(403, FORBIDDEN), Wait::Hold { scope: Scope::Project, .. }));
+    way.at.left = moment(53 * 3_600_000);
+    assert!(matches!(way.waits(403, FORBIDDEN), Wait::Hold { scope: Scope::Project, .. }));
+    way.at.left = moment(54 * 3_600_000);
+    assert_eq!(way.meets(403, FORBIDDEN), failed(FailCode::Forbidden, Some("CODE"), true));
+}
+
+#[test]
 fn a_403_shows_that_the_api_is_up() {
     let mut way = Way::of(manifest(1, "p", 2));
     for _ in 0..3 {
@@ -289,10 +306,10 @@ fn a_conflict_that_ends_under_its_key_leaves_no_doubt() {
 fn a_conflict_under_key_after_key_is_given_up_only_while_others_are_served() {
     for served in [0, 1] {
         let mut way = Way::of(manifest(1, "p", 2));
-        way.at.left = moment(24 * 3_600_000);
         for _ in 0..9 {
             assert!(matches!(way.waits(409, CONFLICT), Wait::Alone { .. }));
             way.others_are_served(served);
+            way.at.left = moment(24 * 3_600_000);
         }
         let decision = way.meets(409, CONFLICT);
         if served == 0 {
@@ -306,7 +323,7 @@ fn a_conflict_under_key_after_key_is_given_up_only_while_others_are_served() {
 #[test]
 fn a_refused_body_is_split_until_its_culprit_stands_alone() {
     let mut way = Way::of(manifest(1, "p", 2));
-    assert_eq!(way.meets(400, BAD_BODY), Decision::Split { lost: false });
+    assert_split(&way.meets(400, BAD_BODY), false);
     let mut way = Way::of(manifest(1, "p", 1));
     assert_eq!(way.meets(422, BAD_BODY), failed(FailCode::ApiRejected, Some("CODE"), false));
     let mut way = Way::of(manifest(1, "p", 1));
@@ -321,9 +338,9 @@ fn the_same_refusal_for_three_unlike_batches_is_not_about_them() {
         way.manifest.root = ManifestId(root);
         way.meets(400, BAD_BODY)
     };
-    assert_eq!(meet(1, &mut way), Decision::Split { lost: false });
-    assert_eq!(meet(1, &mut way), Decision::Split { lost: false });
-    assert_eq!(meet(2, &mut way), Decision::Split { lost: false });
+    assert_split(&meet(1, &mut way), false);
+    assert_split(&meet(1, &mut way), false);
+    assert_split(&meet(2, &mut way), false);
     let held = meet(3, &mut way);
     assert!(matches!(held, Decision::Again { fate, wait }
         if fate.generation == 1 && wait == everything(HoldReason::RefusesAll)));
@@ -385,7 +402,7 @@ fn retry_after_holds_all_whatever_is_decided() {
     let _ = way.fails_alone(&Verdict::Unsent);
     let retry_after = Some(Duration::from_secs(5));
     let decision = way.reply(&Reply { retry_after, ..reply(503, SERVER) });
-    assert_eq!(decision, Decision::Split { lost: true });
+    assert_split(&decision, true);
     let until = Duration::from_millis(5100);
     assert_eq!(way.gates.ask(&way.manifest.project, Duration::ZERO), Leave::At(until));
     assert_eq!(way.gates.ask(&way.manifest.project, until), Leave::Now);

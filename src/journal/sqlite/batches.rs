@@ -23,11 +23,11 @@ pub(super) struct Planned {
     pub requests: Vec<RequestRecord>,
 }
 
-/// Where a manifest comes from: of what it is a part, and since when.
+/// Where a manifest comes from: of what it is a part, and when it was recorded.
 pub(super) struct Line {
     pub parent: Option<ManifestId>,
     pub root: Option<ManifestId>,
-    pub since: Timestamp,
+    pub recorded_at: Timestamp,
 }
 
 impl Planned {
@@ -46,7 +46,6 @@ impl Planned {
         Manifest {
             id,
             root: line.root.unwrap_or(id),
-            since: line.since,
             project: self.project.clone(),
             body: self.body.clone(),
             emails: self.emails,
@@ -61,12 +60,12 @@ impl Planned {
         let first = fate.first_call;
         let written = sqlx::query(
             "INSERT INTO manifests (parent, root, since, project, key_base, emails,
-                 generation, first_call_at, first_call_fingerprint, lost)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 generation, first_call_at, first_call_fingerprint, lost, troubled_since)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(line.parent.map(|id| id.0))
         .bind(line.root.map(|id| id.0))
-        .bind(line.since.as_millis())
+        .bind(line.recorded_at.as_millis())
         .bind(self.project.as_str())
         .bind(&KeyBase::derive(&self.members).0[..])
         .bind(self.emails)
@@ -74,6 +73,7 @@ impl Planned {
         .bind(first.map(|first| first.at.as_millis()))
         .bind(first.map(|first| first.fingerprint.0.to_vec()))
         .bind(fate.lost)
+        .bind(fate.troubled_since.map(Timestamp::as_millis))
         .execute(&mut *db)
         .await?;
         let id = ManifestId(written.last_insert_rowid());
@@ -106,7 +106,7 @@ impl Work for Record {
     type Answer = Manifest;
 
     async fn work(&self, db: &mut SqliteConnection) -> Result<Manifest, Failure> {
-        let line = Line { parent: None, root: None, since: self.now };
+        let line = Line { parent: None, root: None, recorded_at: self.now };
         // Asked again after a commit whose success was not heard of, it must not be there twice: a key names its batch.
         let known = sqlx::query(
             "SELECT id FROM manifests INDEXED BY manifests_open_key WHERE key_base = ? AND ended_as IS NULL",
@@ -135,13 +135,15 @@ impl Work for Restate {
     async fn work(&self, db: &mut SqliteConnection) -> Result<(), Failure> {
         let first = self.fate.first_call;
         let restated = sqlx::query(
-            "UPDATE manifests SET generation = ?, first_call_at = ?, first_call_fingerprint = ?, lost = ?
+            "UPDATE manifests SET generation = ?, first_call_at = ?, first_call_fingerprint = ?, lost = ?,
+                 troubled_since = ?
              WHERE id = ? AND ended_as IS NULL",
         )
         .bind(self.fate.generation)
         .bind(first.map(|first| first.at.as_millis()))
         .bind(first.map(|first| first.fingerprint.0.to_vec()))
         .bind(self.fate.lost)
+        .bind(self.fate.troubled_since.map(Timestamp::as_millis))
         .bind(self.manifest.0)
         .execute(db)
         .await?;
@@ -159,8 +161,8 @@ impl Work for Open {
 
     async fn work(&self, db: &mut SqliteConnection) -> Result<Self::Answer, Failure> {
         let rows = sqlx::query(
-            "SELECT id, root, since, project, body, emails, key_base,
-                 generation, first_call_at, first_call_fingerprint, lost
+            "SELECT id, root, project, body, emails, key_base,
+                 generation, first_call_at, first_call_fingerprint, lost, troubled_since
              FROM bodies JOIN manifests ON manifests.id = bodies.manifest
              ORDER BY bodies.manifest",
         )
@@ -177,22 +179,28 @@ impl Work for Open {
 }
 
 fn manifest(row: &SqliteRow, id: ManifestId, members: Vec<Member>) -> Result<Manifest, Failure> {
-    let first_call = match get::<Option<i64>>(row, 8)? {
+    let first_call = match get::<Option<i64>>(row, 7)? {
         None => None,
         Some(at) => {
-            let fingerprint = Fingerprint(bytes(row, 9)?);
+            let fingerprint = Fingerprint(bytes(row, 8)?);
             Some(FirstCall { at: Timestamp::from_millis(at), fingerprint, steady: None })
         }
+    };
+    let fate = Fate {
+        generation: fit(get(row, 6)?)?,
+        first_call,
+        unknown: false,
+        lost: get(row, 9)?,
+        troubled_since: get::<Option<i64>>(row, 10)?.map(Timestamp::from_millis),
     };
     Ok(Manifest {
         id,
         root: get::<Option<i64>>(row, 1)?.map_or(id, ManifestId),
-        since: Timestamp::from_millis(get(row, 2)?),
-        project: ProjectId::parse(get(row, 3)?).ok_or(Failure::Damaged("a project without a name"))?,
-        body: get::<Vec<u8>>(row, 4)?.into(),
-        emails: fit(get(row, 5)?)?,
+        project: ProjectId::parse(get(row, 2)?).ok_or(Failure::Damaged("a project without a name"))?,
+        body: get::<Vec<u8>>(row, 3)?.into(),
+        emails: fit(get(row, 4)?)?,
         members,
-        key: KeyBase(bytes(row, 6)?),
-        fate: Fate::recovered(fit(get(row, 7)?)?, first_call, get(row, 10)?),
+        key: KeyBase(bytes(row, 5)?),
+        fate: fate.recovered(),
     })
 }

@@ -11,7 +11,6 @@ use crate::domain::fate::Fate;
 use crate::domain::ids::ManifestId;
 use crate::domain::key::KeyBase;
 use crate::domain::manifest::{Conclusion, Draft, End, Manifest};
-use crate::domain::moment::Timestamp;
 
 /// Ends a manifest and erases its body. Whether it was open.
 async fn end(db: &mut SqliteConnection, manifest: ManifestId, conclusion: &Conclusion) -> Result<bool, Failure> {
@@ -56,32 +55,31 @@ impl Work for Conclude {
 pub(super) struct Split {
     manifest: ManifestId,
     root: ManifestId,
-    since: Timestamp,
     conclusion: Conclusion,
+    /// What the children begin with.
     fate: Fate,
     children: Vec<Planned>,
 }
 
 impl Split {
-    pub(super) fn new(manifest: &Manifest, conclusion: &Conclusion, lost: bool, children: &[Draft]) -> Self {
+    pub(super) fn new(manifest: &Manifest, conclusion: &Conclusion, fate: Fate, children: &[Draft]) -> Self {
         Self {
             manifest: manifest.id,
             root: manifest.root,
-            since: manifest.since,
             conclusion: conclusion.clone(),
-            fate: Fate::never_sent(lost),
+            fate,
             children: children.iter().map(Planned::new).collect(),
         }
     }
 
     fn line(&self) -> Line {
-        Line { parent: Some(self.manifest), root: Some(self.root), since: self.since }
+        Line { parent: Some(self.manifest), root: Some(self.root), recorded_at: self.conclusion.at }
     }
 
     /// The children of an earlier split, which must be these.
     async fn again(&self, db: &mut SqliteConnection) -> Result<Vec<Manifest>, Failure> {
         const OTHERWISE: Failure = Failure::Refused("the manifest has ended otherwise");
-        let rows = sqlx::query("SELECT id, key_base, lost FROM manifests WHERE parent = ? ORDER BY id")
+        let rows = sqlx::query("SELECT id, key_base FROM manifests WHERE parent = ? ORDER BY id")
             .bind(self.manifest.0)
             .fetch_all(db)
             .await?;
@@ -90,8 +88,7 @@ impl Split {
         }
         let mut children = Vec::with_capacity(rows.len());
         for (row, planned) in rows.iter().zip(&self.children) {
-            let fate = Fate::never_sent(get(row, 2)?);
-            let child = planned.manifest(ManifestId(get(row, 0)?), &self.line(), fate);
+            let child = planned.manifest(ManifestId(get(row, 0)?), &self.line(), self.fate);
             if child.key != KeyBase(bytes(row, 1)?) {
                 return Err(OTHERWISE);
             }

@@ -133,10 +133,10 @@ impl Journal for SqliteJournal {
         &self,
         manifest: &Journaled<Manifest>,
         conclusion: &Conclusion,
-        lost: bool,
+        inherited: Fate,
         children: &[Draft],
     ) -> Result<Vec<Journaled<Manifest>>, JournalError> {
-        let children = self.writer.ask(ends::Split::new(manifest, conclusion, lost, children)).await?;
+        let children = self.writer.ask(ends::Split::new(manifest, conclusion, inherited, children)).await?;
         Ok(children.into_iter().map(Journaled::attest).collect())
     }
 

@@ -18,7 +18,7 @@ const MIGRATIONS: &[&str] = &["
         id INTEGER PRIMARY KEY AUTOINCREMENT, -- never used twice
         parent INTEGER,                       -- what it was split from
         root INTEGER,                         -- NULL: itself
-        since INTEGER NOT NULL,
+        since INTEGER NOT NULL,               -- when it was recorded
         project TEXT NOT NULL,
         key_base BLOB NOT NULL,
         emails INTEGER NOT NULL,
@@ -78,6 +78,8 @@ const MIGRATIONS: &[&str] = &["
         minute INTEGER PRIMARY KEY,           -- since the epoch
         calls INTEGER NOT NULL
     ) STRICT;
+", "
+    ALTER TABLE manifests ADD COLUMN troubled_since INTEGER;
 "];
 
 /// Brings the schema up to date.

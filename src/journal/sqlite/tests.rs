@@ -17,6 +17,7 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use self::sample::{at, called, deleted, draft, request};
 use super::clerk::Work;
 use super::{Failure, SqliteJournal, Unfit};
+use crate::domain::fate::Fate;
 use crate::domain::manifest::{End, Journaled, Manifest, split};
 use crate::ports::{Journal as _, JournalError};
 
@@ -189,7 +190,7 @@ async fn no_address_outlives_its_answer_in_any_file() {
         if n % 5 == 0 && open.last().unwrap().emails > 1 {
             let parent = open.pop().unwrap();
             let split = split(&parent).unwrap();
-            let children = journal.split(&parent, &sample::ended(End::Split, 2), false, &split).await.unwrap();
+            let children = journal.split(&parent, &sample::ended(End::Split, 2), Fate::never_sent(), &split).await.unwrap();
             open.extend(children);
         }
         while open.len() > (dice >> 16) as usize % 12 {

@@ -120,6 +120,11 @@ impl Vhost {
 
     /// Publishes requests and waits until the broker has them.
     pub async fn publish(&self, requests: &[Request]) {
+        self.publish_to("contacts.deletion", "request.gdpr", requests).await;
+    }
+
+    /// The same by way of any exchange and key.
+    pub async fn publish_to(&self, exchange: &str, routing_key: &str, requests: &[Request]) {
         let connection = self.connect().await;
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
@@ -128,8 +133,8 @@ impl Vhost {
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
             let confirm = channel
                 .basic_publish(
-                    "contacts.deletion".into(),
-                    "request.gdpr".into(),
+                    exchange.into(),
+                    routing_key.into(),
                     options,
                     &request.body,
                     request.properties.clone(),

@@ -87,9 +87,9 @@ pub(crate) use each_case;
 
 /// All that a manifest is, but for what only the process that called knows.
 pub fn facts(manifest: &Manifest) -> impl PartialEq + std::fmt::Debug + use<> {
-    let Manifest { id, root, since, project, body, emails, members, key, fate } = manifest.clone();
+    let Manifest { id, root, project, body, emails, members, key, fate } = manifest.clone();
     let first_call = fate.first_call.map(|first| (first.at, first.fingerprint));
-    (id, root, since, project, (body, emails), members, key.0, (fate.generation, first_call, fate.lost))
+    (id, root, project, (body, emails), members, key.0, (fate.generation, first_call, fate.lost, fate.troubled_since))
 }
 
 /// All that is known of a request.

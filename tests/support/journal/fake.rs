@@ -36,7 +36,6 @@ pub struct Store {
 #[derive(Debug)]
 struct Row {
     root: ManifestId,
-    since: Timestamp,
     project: ProjectId,
     body: Bytes,
     emails: u16,
@@ -95,13 +94,12 @@ impl Store {
     fn insert(
         &mut self,
         draft: &Draft,
-        line: Option<(ManifestId, Timestamp)>,
-        now: Timestamp,
+        root: Option<ManifestId>,
         fate: Fate,
     ) -> ManifestId {
         self.last += 1;
         let id = ManifestId(self.last);
-        let (root, since) = line.unwrap_or((id, now));
+        let root = root.unwrap_or(id);
         for member in &draft.members {
             if let Some(remembered) = self.requests.get_mut(&member.request) {
                 remembered.parts.push((id, member.spans.clone()));
@@ -109,7 +107,6 @@ impl Store {
         }
         let row = Row {
             root,
-            since,
             project: draft.project.clone(),
             body: draft.body.clone(),
             emails: draft.emails,
@@ -129,7 +126,6 @@ impl Store {
         Some(Journaled::attest(Manifest {
             id,
             root: row.root,
-            since: row.since,
             project: row.project.clone(),
             body: row.body.clone(),
             emails: row.emails,
@@ -180,12 +176,7 @@ impl Store {
 impl Journal for FakeJournal {
     async fn open_manifests(&self) -> Result<Vec<Journaled<Manifest>>, JournalError> {
         let store = lock(&self.store);
-        let recovered = |id: &ManifestId| {
-            let fate = store.manifests[id].fate;
-            let first_call =
-                fate.first_call.map(|first| migma_eraser::domain::fate::FirstCall { steady: None, ..first });
-            store.attest(*id, Fate::recovered(fate.generation, first_call, fate.lost))
-        };
+        let recovered = |id: &ManifestId| store.attest(*id, store.manifests[id].fate.recovered());
         Ok(store.open.iter().filter_map(recovered).collect())
     }
 
@@ -195,7 +186,7 @@ impl Journal for FakeJournal {
         Ok(requests.iter().filter_map(known).collect())
     }
 
-    async fn record(&self, draft: &Draft, fate: Fate, now: Timestamp) -> Result<Journaled<Manifest>, JournalError> {
+    async fn record(&self, draft: &Draft, fate: Fate, _: Timestamp) -> Result<Journaled<Manifest>, JournalError> {
         const ACTION: &str = "record a batch";
         let mut store = lock(&self.store);
         let new: HashMap<RequestDigest, &RequestRecord> = draft.requests.iter().map(|r| (r.digest, r)).collect();
@@ -215,7 +206,7 @@ impl Journal for FakeJournal {
         let key = KeyBase::derive(&draft.members);
         let again =
             store.manifests.iter().find(|(_, row)| row.key == key && row.conclusion.is_none()).map(|(id, _)| *id);
-        let id = again.unwrap_or_else(|| store.insert(draft, None, now, fate));
+        let id = again.unwrap_or_else(|| store.insert(draft, None, fate));
         store.attest(id, fate).map_or_else(|| cannot(ACTION, "it is gone"), Ok)
     }
 
@@ -242,7 +233,7 @@ impl Journal for FakeJournal {
         &self,
         manifest: &Journaled<Manifest>,
         conclusion: &Conclusion,
-        lost: bool,
+        inherited: Fate,
         children: &[Draft],
     ) -> Result<Vec<Journaled<Manifest>>, JournalError> {
         const ACTION: &str = "record a split";
@@ -261,14 +252,14 @@ impl Journal for FakeJournal {
         if children.iter().any(|draft| draft.members.iter().any(unknown)) {
             return cannot(ACTION, "it names a request that is not remembered");
         }
-        let line = (row.root, row.since);
+        let root = row.root;
         store.end(manifest.id, conclusion);
-        let fate = Fate::never_sent(lost);
-        let ids: Vec<ManifestId> = children.iter().map(|draft| store.insert(draft, Some(line), line.1, fate)).collect();
+        let ids: Vec<ManifestId> =
+            children.iter().map(|draft| store.insert(draft, Some(root), inherited)).collect();
         if let Some(row) = store.manifests.get_mut(&manifest.id) {
             row.children.clone_from(&ids);
         }
-        Ok(ids.into_iter().filter_map(|id| store.attest(id, fate)).collect())
+        Ok(ids.into_iter().filter_map(|id| store.attest(id, inherited)).collect())
     }
 
     async fn spend(&self, quota: u64, now: Timestamp) -> Result<Option<Timestamp>, JournalError> {

@@ -76,7 +76,12 @@ pub fn span(request_at: u32, body_at: u16, len: u16) -> Span {
 /// First called at that time.
 pub fn called(millis: i64) -> Fate {
     let first = FirstCall { at: at(millis), fingerprint: Fingerprint([7; 16]), steady: Some(Duration::from_secs(5)) };
-    Fate { first_call: Some(first), ..Fate::never_sent(false) }
+    Fate { first_call: Some(first), ..Fate::never_sent() }
+}
+
+/// What the parts of a batch begin with whose call may have taken effect.
+pub fn doubtful() -> Fate {
+    Fate { lost: true, troubled_since: Some(at(4_000)), ..Fate::never_sent() }
 }
 
 /// Positions in a body.

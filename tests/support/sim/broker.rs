@@ -1,4 +1,5 @@
-//! RabbitMQ in memory: a request queue whose unsettled messages come back, and logs of what was published.
+//! RabbitMQ in memory: request, returned and parking queue, whose unsettled messages come back, and logs of what was
+//! published.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -8,10 +9,22 @@ use bytes::Bytes;
 use migma_eraser::domain::acks::Ack;
 use migma_eraser::domain::envelope::Envelope;
 use migma_eraser::ports::{Broker, Confirm, Delivery, Epoch, Exchange, Head, Inbound, Original, Publication, Source};
+use migma_eraser::domain::moment::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::coverage;
 use super::fault::Faults;
+
+/// How long a parked request stays aside: longer than on a real broker, for a hold of a day takes as many rounds.
+const PARKED_FOR: std::time::Duration = std::time::Duration::from_mins(10);
+
+fn properties(envelope: &Envelope) -> lapin::BasicProperties {
+    match &envelope.message_id {
+        Some(id) => lapin::BasicProperties::default().with_message_id(id.as_str().into()),
+        None => lapin::BasicProperties::default(),
+    }
+}
 
 /// A message in the request queue.
 #[derive(Clone)]
@@ -19,6 +32,7 @@ pub struct Message {
     pub number: u64,
     pub envelope: Envelope,
     pub redelivered: bool,
+    pub source: Source,
 }
 
 /// An outcome as the broker confirmed it.
@@ -27,12 +41,17 @@ pub struct Published {
     pub exchange: Exchange,
     pub message_id: Option<String>,
     pub payload: Bytes,
+    /// Whether it is a request that stepped aside.
+    pub aside: bool,
 }
 
 /// What outlives connections and workers.
 #[derive(Default)]
 pub struct Store {
     queue: VecDeque<Message>,
+    returned: VecDeque<Message>,
+    /// With the time at which each goes back to the request queue.
+    parked: VecDeque<(Instant, Message)>,
     unsettled: BTreeMap<(u64, u64), Message>,
     next_number: u64,
     epoch: u64,
@@ -44,14 +63,16 @@ pub struct Store {
 
 impl Store {
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.unsettled.is_empty()
+        self.queue.is_empty() && self.returned.is_empty() && self.parked.is_empty() && self.unsettled.is_empty()
     }
 
     /// What is where, for a world that does not come to rest.
     pub fn describe(&self) -> String {
         format!(
-            "{} queued, {} unsettled {:?}, epoch {}",
+            "{} queued, {} returned, {} parked, {} unsettled {:?}, epoch {}",
             self.queue.len(),
+            self.returned.len(),
+            self.parked.len(),
             self.unsettled.len(),
             self.unsettled.keys(),
             self.epoch
@@ -62,7 +83,22 @@ impl Store {
     fn requeue(&mut self) {
         for (_, mut message) in std::mem::take(&mut self.unsettled).into_iter().rev() {
             message.redelivered = true;
-            self.queue.push_front(message);
+            match message.source {
+                Source::Requests => self.queue.push_front(message),
+                Source::Returned => self.returned.push_front(message),
+            }
+        }
+    }
+
+    fn arrive(&mut self, envelope: Envelope, source: Source) -> Message {
+        self.next_number += 1;
+        Message { number: self.next_number, envelope, redelivered: false, source }
+    }
+
+    /// What has been parked for long enough comes back.
+    fn unpark(&mut self) {
+        while self.parked.front().is_some_and(|(due, _)| *due <= Instant::now()) {
+            self.queue.extend(self.parked.pop_front().map(|(_, message)| message));
         }
     }
 }
@@ -82,20 +118,29 @@ struct Life {
     epoch: u64,
     tag: u64,
     lost: Option<u64>,
+    limit: usize,
 }
 
 impl FakeBroker {
     pub fn new(faults: Arc<Faults>, prefetch: usize) -> Self {
-        let life = Life { consuming: false, epoch: 0, tag: 0, lost: None };
+        let life = Life { consuming: false, epoch: 0, tag: 0, lost: None, limit: usize::MAX };
         Self { store: Arc::default(), faults, bell: Arc::default(), life: Arc::new(Mutex::new(life)), prefetch }
     }
 
     /// A message arrives.
     pub fn send(&self, envelope: Envelope) {
         let mut store = self.store.lock().unwrap();
-        store.next_number += 1;
-        let number = store.next_number;
-        store.queue.push_back(Message { number, envelope, redelivered: false });
+        let message = store.arrive(envelope, Source::Requests);
+        store.queue.push_back(message);
+        drop(store);
+        self.bell.notify_waiters();
+    }
+
+    /// A message that the broker took off the request queue.
+    pub fn send_returned(&self, envelope: Envelope) {
+        let mut store = self.store.lock().unwrap();
+        let message = store.arrive(envelope, Source::Returned);
+        store.returned.push_back(message);
         drop(store);
         self.bell.notify_waiters();
     }
@@ -105,9 +150,36 @@ impl FakeBroker {
         let mut store = self.store.lock().unwrap();
         store.requeue();
         store.epoch += 1;
-        let life = Life { consuming: false, epoch: store.epoch, tag: 0, lost: None };
+        let life = Life { consuming: false, epoch: store.epoch, tag: 0, lost: None, limit: usize::MAX };
         // Whatever is left of the dead worker holds the old one.
         self.life = Arc::new(Mutex::new(life));
+    }
+
+    /// What the worker puts aside waits in its queue.
+    fn step_aside(&self, publication: &Publication) {
+        let Head::Forwarded { original, headers } = &publication.head else { return };
+        let text = |text: &Option<lapin::types::ShortString>| text.as_ref().map(ToString::to_string);
+        let since = headers.iter().find(|(name, _)| *name == "x-eraser-aside-since");
+        let envelope = Envelope {
+            message_id: text(original.properties.message_id()),
+            aside_since: since.map(|(_, millis)| Timestamp::from_millis(millis.parse().unwrap())),
+            payload: publication.payload.clone(),
+            ..Envelope::default()
+        };
+        let mut store = self.store.lock().unwrap();
+        match publication.exchange {
+            Exchange::Parking => {
+                coverage::hit("aside", "parked", "-");
+                let message = store.arrive(envelope, Source::Requests);
+                store.parked.push_back((Instant::now() + PARKED_FOR, message));
+            }
+            Exchange::Dead if publication.routing_key == "returned" => {
+                coverage::hit("aside", "returned", "-");
+                let message = store.arrive(envelope, Source::Returned);
+                store.returned.push_back(message);
+            }
+            Exchange::Dead | Exchange::Outcomes => {}
+        }
     }
 
     /// The channel ends; a new one follows.
@@ -130,26 +202,31 @@ impl FakeBroker {
         if let Some(epoch) = life.lost.take() {
             return Some(Inbound::Lost(Epoch(epoch)));
         }
-        if !life.consuming || store.queue.is_empty() {
+        if !life.consuming {
             return None;
         }
-        let room = self.prefetch.saturating_sub(store.unsettled.len());
+        store.unpark();
+        let room = self.prefetch.min(life.limit).saturating_sub(store.unsettled.len());
         let burst = room.min(1 + self.faults.dice.below(8)).min(store.queue.len());
-        if burst == 0 {
+        let mut messages: Vec<Message> = store.queue.drain(..burst).collect();
+        if store.unsettled.values().all(|message| message.source == Source::Requests) {
+            messages.extend(store.returned.pop_front());
+        }
+        if messages.is_empty() {
             return None;
         }
-        let deliveries = (0..burst)
-            .map(|_| {
-                let message = store.queue.pop_front().unwrap();
+        let deliveries = messages
+            .into_iter()
+            .map(|message| {
                 life.tag += 1;
                 store.unsettled.insert((life.epoch, life.tag), message.clone());
                 Delivery {
                     epoch: Epoch(life.epoch),
                     tag: life.tag,
-                    source: Source::Requests,
+                    source: message.source,
                     redelivered: message.redelivered,
+                    original: Original { properties: properties(&message.envelope) },
                     envelope: message.envelope,
-                    original: Original { properties: Default::default() },
                     reply_to: None,
                 }
             })
@@ -168,15 +245,29 @@ impl Broker for FakeBroker {
             if let Some(inbound) = self.poll() {
                 return inbound;
             }
-            bell.await;
+            let due = self.store.lock().unwrap().parked.front().map(|(due, _)| *due);
+            let due = due.filter(|due| *due > Instant::now());
+            tokio::select! {
+                biased;
+                () = bell => {}
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
         }
     }
 
     fn consume(&self, on: bool) {
-        let was = std::mem::replace(&mut self.life.lock().unwrap().consuming, on);
-        if was && !on {
-            self.cut();
+        let (was, cancelled) = {
+            let mut life = self.life.lock().unwrap();
+            (std::mem::replace(&mut life.consuming, on), life.epoch)
+        };
+        if on && !was && cancelled > 0 {
+            self.give_back(Epoch(cancelled));
         }
+        self.bell.notify_waiters();
+    }
+
+    fn limit(&self, deliveries: u16) {
+        self.life.lock().unwrap().limit = deliveries.into();
         self.bell.notify_waiters();
     }
 
@@ -188,7 +279,7 @@ impl Broker for FakeBroker {
 
     async fn publish(&self, group: Vec<Publication>) -> Vec<Confirm> {
         self.faults.crash("publish", "before", "-").await;
-        if self.faults.strikes(0.02) {
+        if self.faults.strikes_within_bounds(0.02) {
             coverage::hit("publish", "connection cut", "-");
             self.cut();
         }
@@ -203,13 +294,15 @@ impl Broker for FakeBroker {
                 confirms.push(Confirm::Unroutable);
                 continue;
             }
-            let message_id = match publication.head {
-                Head::Own { message_id, .. } => Some(message_id),
-                Head::DeadLetter { .. } => None,
+            let message_id = match &publication.head {
+                Head::Own { message_id, .. } => Some(message_id.clone()),
+                Head::Forwarded { original, .. } => original.properties.message_id().as_ref().map(ToString::to_string),
             };
+            self.step_aside(&publication);
             self.store.lock().unwrap().log.push(Published {
                 exchange: publication.exchange,
                 message_id,
+                aside: publication.exchange == Exchange::Parking || publication.routing_key == "returned",
                 payload: publication.payload,
             });
             let lost = self.faults.error("publish", "after", "-");
@@ -228,7 +321,7 @@ impl Broker for FakeBroker {
     async fn ack(&self, epoch: Epoch, acks: Vec<Ack>) {
         for ack in acks {
             self.faults.crash("ack", "before", "-").await;
-            if self.faults.strikes(0.01) {
+            if self.faults.strikes_within_bounds(0.01) {
                 coverage::hit("ack", "connection cut", "-");
                 self.cut();
             }

@@ -8,6 +8,8 @@ use tokio::sync::Notify;
 use super::coverage;
 use super::dice::Dice;
 
+const STRIKES: u64 = 60;
+
 /// One world's faults.
 pub struct Faults {
     pub dice: Dice,
@@ -15,6 +17,8 @@ pub struct Faults {
     crashed: AtomicBool,
     bell: Notify,
     crashes_left: AtomicU64,
+    /// Errors and cuts, all together: a world in which every so many messages one is doubled, for days, drowns in them.
+    strikes_left: AtomicU64,
     /// How often, per effect.
     pub crash_rate: f64,
     pub error_rate: f64,
@@ -28,6 +32,7 @@ impl Faults {
             crashed: AtomicBool::new(false),
             bell: Notify::new(),
             crashes_left: AtomicU64::new(crashes),
+            strikes_left: AtomicU64::new(STRIKES),
             crash_rate,
             error_rate,
         })
@@ -46,8 +51,14 @@ impl Faults {
         self.are_on() && self.dice.chance(rate)
     }
 
+    /// The same, for what a world can bear only so often.
+    pub fn strikes_within_bounds(&self, rate: f64) -> bool {
+        self.strikes(rate)
+            && self.strikes_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+
     pub fn error(&self, effect: &str, when: &str, state: &str) -> bool {
-        let strikes = self.strikes(self.error_rate);
+        let strikes = self.strikes_within_bounds(self.error_rate);
         if strikes {
             coverage::hit(effect, &format!("error {when}"), state);
         }

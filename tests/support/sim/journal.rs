@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use migma_eraser::domain::fate::{Fate, FirstCall};
+use migma_eraser::domain::fate::Fate;
 use migma_eraser::domain::ids::{Fingerprint, ManifestId, RequestDigest};
 use migma_eraser::domain::key::KeyBase;
 use migma_eraser::domain::manifest::{
@@ -34,18 +34,16 @@ pub struct Store {
 }
 
 impl Store {
-    fn insert(&mut self, draft: &Draft, fate: Fate, line: Option<(ManifestId, Timestamp)>, now: Timestamp) -> Manifest {
+    fn insert(&mut self, draft: &Draft, fate: Fate, root: Option<ManifestId>) -> Manifest {
         let key = KeyBase::derive(&draft.members);
         if let Some(id) = self.by_key.get(&key) {
             // The same batch again: its first recording was not heard of.
             return self.rows[id].manifest.clone();
         }
         let id = i64::try_from(self.rows.len()).unwrap() + 1;
-        let (root, since) = line.unwrap_or((ManifestId(id), now));
         let manifest = Manifest {
             id: ManifestId(id),
-            root,
-            since,
+            root: root.unwrap_or(ManifestId(id)),
             project: draft.project.clone(),
             body: draft.body.clone(),
             emails: draft.emails,
@@ -145,12 +143,7 @@ fn failed(action: &'static str) -> JournalError {
 }
 
 fn recovered(row: &Row) -> Journaled<Manifest> {
-    let fate = row.manifest.fate;
-    let first_call = fate.first_call.map(|first| FirstCall { steady: None, ..first });
-    Journaled::attest(Manifest {
-        fate: Fate::recovered(fate.generation, first_call, fate.lost),
-        ..row.manifest.clone()
-    })
+    Journaled::attest(Manifest { fate: row.manifest.fate.recovered(), ..row.manifest.clone() })
 }
 
 fn state_of(manifest: &Manifest) -> &'static str {
@@ -203,8 +196,8 @@ impl Journal for FakeJournal {
         Ok(known)
     }
 
-    async fn record(&self, draft: &Draft, fate: Fate, now: Timestamp) -> Result<Journaled<Manifest>, JournalError> {
-        self.write("record", "unsent", |store| Journaled::attest(store.insert(draft, fate, None, now))).await
+    async fn record(&self, draft: &Draft, fate: Fate, _: Timestamp) -> Result<Journaled<Manifest>, JournalError> {
+        self.write("record", "unsent", |store| Journaled::attest(store.insert(draft, fate, None))).await
     }
 
     async fn restate(&self, manifest: &Journaled<Manifest>, fate: Fate) -> Result<Journaled<Manifest>, JournalError> {
@@ -229,17 +222,14 @@ impl Journal for FakeJournal {
         &self,
         manifest: &Journaled<Manifest>,
         conclusion: &Conclusion,
-        lost: bool,
+        inherited: Fate,
         children: &[Draft],
     ) -> Result<Vec<Journaled<Manifest>>, JournalError> {
         self.write("split", state_of(manifest), |store| {
             let row = store.rows.get_mut(&manifest.id.0).unwrap();
             row.conclusion.get_or_insert_with(|| conclusion.clone());
-            let line = Some((manifest.root, manifest.since));
-            children
-                .iter()
-                .map(|draft| Journaled::attest(store.insert(draft, Fate::never_sent(lost), line, conclusion.at)))
-                .collect()
+            let insert = |draft| Journaled::attest(store.insert(draft, inherited, Some(manifest.root)));
+            children.iter().map(insert).collect()
         })
         .await
     }

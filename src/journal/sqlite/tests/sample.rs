@@ -12,7 +12,7 @@ pub(super) fn at(millis: i64) -> Timestamp {
 
 pub(super) fn called(millis: i64) -> Fate {
     let first = FirstCall { at: at(millis), fingerprint: Fingerprint([7; 16]), steady: None };
-    Fate { first_call: Some(first), ..Fate::never_sent(false) }
+    Fate { first_call: Some(first), ..Fate::never_sent() }
 }
 
 pub(super) fn request(name: &str, emails: u32) -> RequestRecord {

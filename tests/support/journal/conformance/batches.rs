@@ -44,7 +44,7 @@ pub async fn a_batch_comes_back_byte_for_byte_after_a_restart(stand: &mut dyn St
         ],
         requests: vec![request("m1", u32::MAX), request("m2", 5)],
     };
-    let fate = Fate { generation: u32::MAX, lost: true, ..called(-5) };
+    let fate = Fate { generation: u32::MAX, lost: true, troubled_since: Some(at(-7)), ..called(-5) };
     let journal = stand.open().await;
     let recorded = journal.record(&draft, fate, at(1_795_435_200_123)).await.unwrap();
     drop(journal);
@@ -52,18 +52,17 @@ pub async fn a_batch_comes_back_byte_for_byte_after_a_restart(stand: &mut dyn St
     let journal = stand.open().await;
     let [found] = &open(&journal).await[..] else { panic!("one manifest is open") };
     assert_eq!(facts(found), facts(&recorded));
-    assert_eq!((found.body.clone(), found.emails, found.since), (odd, 1000, at(1_795_435_200_123)));
+    assert_eq!((found.body.clone(), found.emails), (odd, 1000));
     assert_eq!((&found.members, &found.project), (&draft.members, &draft.project));
     assert_eq!(found.key, KeyBase::derive(&draft.members));
-    let first_call = FirstCall { steady: None, ..fate.first_call.unwrap() };
-    assert_eq!(found.fate, Fate::recovered(u32::MAX, Some(first_call), true));
+    assert_eq!(found.fate, fate.recovered());
 }
 
 pub async fn what_is_recorded_is_told_at_once_as_it_was_recorded(stand: &mut dyn Stand) {
     let journal = stand.open().await;
     let draft = whole(&[("m1", 2), ("m2", 1)]);
     let manifest = journal.record(&draft, called(900), at(1_000)).await.unwrap();
-    assert_eq!((manifest.root, manifest.since, manifest.fate), (manifest.id, at(1_000), called(900)));
+    assert_eq!((manifest.root, manifest.fate), (manifest.id, called(900)));
     assert_eq!((&manifest.project, &manifest.body, manifest.emails), (&draft.project, &draft.body, 3));
     assert_eq!((&manifest.members, manifest.key), (&draft.members, KeyBase::derive(&draft.members)));
     let known = known(&journal, "m1").await.unwrap();
@@ -187,7 +186,8 @@ pub async fn a_restated_fate_outlives_a_restart(stand: &mut dyn Stand) {
     let journal = stand.open().await;
     let other = record(&journal, &whole(&[("m1", 1)])).await;
     let before = record(&journal, &whole(&[("m2", 1)])).await;
-    let next_key = Fate { generation: 1, unknown: true, lost: true, first_call: None };
+    let next_key =
+        Fate { generation: 1, unknown: true, lost: true, first_call: None, troubled_since: Some(at(40)) };
     let after = journal.restate(&before, next_key).await.unwrap();
     assert_eq!((after.fate, after.id, &after.body), (next_key, before.id, &before.body));
     assert_eq!(facts(&open(&journal).await[1]), facts(&after));
@@ -197,7 +197,7 @@ pub async fn a_restated_fate_outlives_a_restart(stand: &mut dyn Stand) {
     let after = journal.restate(&after, called_again).await.unwrap();
     drop(journal);
     let found = open(&stand.open().await).await;
-    assert_eq!(found[1].fate, Fate::recovered(1, Some(first), true));
+    assert_eq!(found[1].fate, called_again.recovered());
     assert_eq!((facts(&found[0]), facts(&found[1])), (facts(&other), facts(&after)));
 }
 

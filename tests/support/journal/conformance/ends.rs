@@ -5,7 +5,7 @@ use migma_eraser::domain::ids::ManifestId;
 use migma_eraser::domain::key::KeyBase;
 use migma_eraser::domain::manifest::{Conclusion, End, FailCode, Positions, split};
 
-use super::super::sample::{at, called, deleted, ended, positions, whole};
+use super::super::sample::{at, called, deleted, doubtful, ended, positions, whole};
 use super::{Stand, facts, known, now_and_later, open, record};
 
 pub async fn every_kind_of_end_is_remembered_as_it_was(stand: &mut dyn Stand) {
@@ -90,11 +90,11 @@ pub async fn children_inherit_their_line_and_have_keys_of_their_own(stand: &mut 
     record(&journal, &whole(&[("before", 1)])).await;
     let parent = record(&journal, &whole(&[("m1", 2), ("m2", 2)])).await;
     let drafts = split(&parent).unwrap();
-    let children = journal.split(&parent, &ended(End::Split, 5_000), true, &drafts).await.unwrap();
+    let children = journal.split(&parent, &ended(End::Split, 5_000), doubtful(), &drafts).await.unwrap();
     assert_eq!(children.len(), 2);
     assert!(parent.id < children[0].id && children[0].id < children[1].id);
     for (child, draft) in children.iter().zip(&drafts) {
-        assert_eq!((child.root, child.since, child.fate), (parent.root, parent.since, Fate::never_sent(true)));
+        assert_eq!((child.root, child.fate), (parent.root, doubtful()));
         assert_eq!((&child.project, &child.body, child.emails), (&draft.project, &draft.body, draft.emails));
         assert_eq!((&child.members, child.key), (&draft.members, KeyBase::derive(&draft.members)));
         assert_ne!(child.key, parent.key);
@@ -103,7 +103,7 @@ pub async fn children_inherit_their_line_and_have_keys_of_their_own(stand: &mut 
         let found = open(journal).await;
         assert_eq!(found.len(), 3);
         assert!(found[1..].iter().zip(&children).all(|(found, child)| facts(found) == facts(child)));
-        assert_eq!(found[1].fate, Fate::recovered(0, None, true));
+        assert_eq!(found[1].fate, doubtful());
     })
     .await;
 }
@@ -112,16 +112,16 @@ pub async fn grandchildren_keep_the_first_root(stand: &mut dyn Stand) {
     let journal = stand.open().await;
     let first = record(&journal, &whole(&[("m1", 4)])).await;
     let halves = split(&first).unwrap();
-    let children = journal.split(&first, &ended(End::Split, 5_000), false, &halves).await.unwrap();
+    let children = journal.split(&first, &ended(End::Split, 5_000), Fate::never_sent(), &halves).await.unwrap();
     let quarters = split(&children[1]).unwrap();
-    let grandchildren = journal.split(&children[1], &ended(End::Split, 6_000), true, &quarters).await.unwrap();
+    let grandchildren = journal.split(&children[1], &ended(End::Split, 6_000), doubtful(), &quarters).await.unwrap();
     drop(journal);
     let found = open(&stand.open().await).await;
     assert_eq!(
         found.iter().map(|m| m.id).collect::<Vec<_>>(),
         [children[0].id, grandchildren[0].id, grandchildren[1].id]
     );
-    assert!(found.iter().all(|m| (m.root, m.since) == (first.id, first.since)));
+    assert!(found.iter().all(|m| m.root == first.id));
     assert_eq!(found.iter().map(|m| m.fate.lost).collect::<Vec<_>>(), [false, true, true]);
 }
 
@@ -131,7 +131,7 @@ pub async fn a_split_is_all_or_nothing(stand: &mut dyn Stand) {
     let mut drafts = split(&parent).unwrap();
     // The second half cannot be kept: nobody remembers its request.
     drafts[1].members = whole(&[("stranger", 1)]).members;
-    assert!(journal.split(&parent, &ended(End::Split, 5_000), false, &drafts).await.is_err());
+    assert!(journal.split(&parent, &ended(End::Split, 5_000), Fate::never_sent(), &drafts).await.is_err());
     now_and_later(stand, journal, async |journal| {
         let [found] = &open(journal).await[..] else { panic!("the parent alone is open") };
         assert_eq!(facts(found), facts(&parent));
@@ -141,7 +141,7 @@ pub async fn a_split_is_all_or_nothing(stand: &mut dyn Stand) {
     .await;
     let journal = stand.open().await;
     let drafts = split(&parent).unwrap();
-    assert_eq!(journal.split(&parent, &ended(End::Split, 5_000), false, &drafts).await.unwrap().len(), 2);
+    assert_eq!(journal.split(&parent, &ended(End::Split, 5_000), Fate::never_sent(), &drafts).await.unwrap().len(), 2);
 }
 
 /// So a caller may try again where it did not hear whether it was done.
@@ -149,8 +149,8 @@ pub async fn splitting_twice_gives_the_same_children(stand: &mut dyn Stand) {
     let journal = stand.open().await;
     let parent = record(&journal, &whole(&[("m1", 1), ("m2", 1)])).await;
     let drafts = split(&parent).unwrap();
-    let first = journal.split(&parent, &ended(End::Split, 5_000), true, &drafts).await.unwrap();
-    let again = journal.split(&parent, &ended(End::Split, 6_000), true, &drafts).await.unwrap();
+    let first = journal.split(&parent, &ended(End::Split, 5_000), doubtful(), &drafts).await.unwrap();
+    let again = journal.split(&parent, &ended(End::Split, 6_000), doubtful(), &drafts).await.unwrap();
     assert!(again.len() == 2 && first.iter().zip(&again).all(|(a, b)| facts(a) == facts(b)));
     assert_eq!(open(&journal).await.len(), 2);
     let part = known(&journal, "m1").await.unwrap().parts.remove(0);
@@ -162,7 +162,7 @@ pub async fn what_ended_otherwise_is_not_split(stand: &mut dyn Stand) {
     let parent = journal.record(&whole(&[("m1", 1), ("m2", 1)]), called(1), at(1)).await.unwrap();
     let drafts = split(&parent).unwrap();
     journal.conclude(parent.id, &deleted(2_000)).await.unwrap();
-    assert!(journal.split(&parent, &ended(End::Split, 5_000), false, &drafts).await.is_err());
+    assert!(journal.split(&parent, &ended(End::Split, 5_000), Fate::never_sent(), &drafts).await.is_err());
     assert!(open(&journal).await.is_empty());
     assert_eq!(known(&journal, "m1").await.unwrap().parts.len(), 1);
 }

@@ -1,6 +1,7 @@
 //! Lookups.
 
 use futures_util::future::join_all;
+use migma_eraser::domain::fate::Fate;
 use migma_eraser::domain::manifest::{End, split};
 
 use super::super::sample::{at, called, deleted, digest, draft, ended, request, span, whole};
@@ -36,7 +37,7 @@ pub async fn lookup_tells_parts_oldest_manifest_first_and_parents_that_were_spli
     let second = record(&journal, &draft(&[("m3", 1, 0..1), ("m1", 6, 4..6)])).await;
     journal.conclude(second.id, &deleted(4_000)).await.unwrap();
     let halves = split(&first).unwrap();
-    let children = journal.split(&first, &ended(End::Split, 5_000), false, &halves).await.unwrap();
+    let children = journal.split(&first, &ended(End::Split, 5_000), Fate::never_sent(), &halves).await.unwrap();
     journal.conclude(children[1].id, &deleted(6_000)).await.unwrap();
     now_and_later(stand, journal, async |journal| {
         let known = known(journal, "m1").await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use migma_eraser::domain::fate::Fate;
 use migma_eraser::domain::manifest::{End, FailCode, Member, split};
 use migma_eraser::ports::Journal;
 
@@ -84,7 +85,7 @@ pub async fn a_split_is_no_end(stand: &mut dyn Stand) {
     let journal = stand.open().await;
     let parent = record(&journal, &whole(&[("m1", 1), ("m2", 1)])).await;
     let halves = split(&parent).unwrap();
-    let children = journal.split(&parent, &ended(End::Split, 2_000), false, &halves).await.unwrap();
+    let children = journal.split(&parent, &ended(End::Split, 2_000), Fate::never_sent(), &halves).await.unwrap();
     assert_eq!(forget_all(&journal, i64::MAX).await, 0);
     journal.conclude(children[0].id, &deleted(3_000)).await.unwrap();
     assert_eq!(forget_all(&journal, 3_000).await, 0);
