@@ -28,6 +28,9 @@ use crate::telemetry::{Metrics, Telemetry};
 /// How often the file of the API key is looked at.
 const KEY_WATCH: Duration = Duration::from_secs(2);
 
+/// How long the journal may take over its end. What it has told of as durable is so without one.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// Why the worker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -49,6 +52,19 @@ pub enum StartError {
     /// Signals cannot be listened to.
     #[error("cannot listen to signals")]
     Signals(#[source] std::io::Error),
+}
+
+impl StartError {
+    /// Whether the configuration is to blame.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        match self {
+            Self::Key(_) => true,
+            Self::Api(error) => error.is_configuration(),
+            Self::Broker(error) => error.is_configuration(),
+            Self::Journal(_) | Self::Admin(_) | Self::Signals(_) => false,
+        }
+    }
 }
 
 /// The real clock and the real dice.
@@ -111,11 +127,16 @@ pub async fn run(config: Config, keys: ApiKeySource) -> Result<(), StartError> {
         () = broker.close() => {}
         () = told.reached(Phase::Aborting) => {}
     }
-    if let Err(error) = journal.tidy().await {
-        warn!(error = %error, "the journal was not tidied");
-    }
-    if let Err(error) = journal.close().await {
-        warn!(error = %error, "the journal was not closed in order");
+    let last = async {
+        if let Err(error) = journal.tidy().await {
+            warn!(error = %error, "the journal was not tidied");
+        }
+        if let Err(error) = journal.close().await {
+            warn!(error = %error, "the journal was not closed in order");
+        }
+    };
+    if tokio::time::timeout(LAST_WORDS, last).await.is_err() {
+        warn!("the journal's disk does not answer; it is left as it stands");
     }
     admin.abort();
     info!("stopped");

@@ -116,7 +116,8 @@ async fn live(seed: u64) -> Vec<String> {
     tokio::pin!(driver);
     let mut driven = false;
     // In virtual time; a world that has not come to rest by then never will.
-    let deadline = tokio::time::Instant::now() + Duration::from_hours(std::env::var("SIM_HOURS").map_or(288, |h| h.parse().unwrap()));
+    let deadline = tokio::time::Instant::now()
+        + Duration::from_hours(std::env::var("SIM_HOURS").map_or(288, |h| h.parse().unwrap()));
     loop {
         let journal = FakeJournal::new(probe.clone(), Arc::clone(&faults));
         let ports = Ports {

@@ -1,5 +1,6 @@
 //! Opening and closing connections, with a timeout on everything.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::{AmqpError, AmqpSettings};
 
@@ -27,12 +30,13 @@ impl Connector {
     /// Where one of them cannot be read.
     pub fn new(settings: Arc<AmqpSettings>) -> Result<Self, AmqpError> {
         let mut uri = AMQPUri::from_str(&settings.url).map_err(|_| AmqpError::Url)?;
+        // lapin's own reading takes an IPv6 address for no host at all, and goes to localhost.
+        let host = url::Url::parse(&settings.url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        host.ok_or(AmqpError::Url)?.trim_matches(['[', ']']).clone_into(&mut uri.authority.host);
         uri.query.heartbeat = Some(u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX));
         let ca = match &settings.ca_file {
             None => None,
-            Some(path) => {
-                Some(std::fs::read_to_string(path).map_err(|source| AmqpError::CaFile { path: path.clone(), source })?)
-            }
+            Some(path) => Some(authority(path)?),
         };
         Ok(Self { uri, ca, settings })
     }
@@ -48,6 +52,17 @@ impl Connector {
             .map_err(|source| AmqpError::Broker { action: "looking for the runtime", source })?;
         let connecting = Connection::connect_uri_with_config(self.uri.clone(), properties, tls, runtime);
         within(self.settings.connect_timeout, "connecting", connecting).await
+    }
+}
+
+/// Reads a file of certificates, at least one.
+fn authority(path: &Path) -> Result<String, AmqpError> {
+    let pem = std::fs::read_to_string(path).map_err(|source| AmqpError::CaFile { path: path.to_owned(), source })?;
+    let mut certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
+    if certificates.next().is_some_and(|first| first.is_ok()) && certificates.all(|other| other.is_ok()) {
+        Ok(pem)
+    } else {
+        Err(AmqpError::CaContents { path: path.to_owned() })
     }
 }
 
@@ -73,4 +88,45 @@ pub(super) async fn close(connection: &Connection) {
 pub(super) fn pause(failures: u32) -> Duration {
     let full = Duration::from_millis(200).saturating_mul(1 << failures.min(6)).min(Duration::from_secs(10));
     full.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Names;
+    use super::*;
+
+    fn connector(url: &str, ca_file: Option<&Path>) -> Result<Connector, AmqpError> {
+        Connector::new(Arc::new(AmqpSettings {
+            url: url.to_owned(),
+            ca_file: ca_file.map(Path::to_owned),
+            names: Names::with_prefix("x"),
+            declare_topology: true,
+            heartbeat: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            buffer_bytes: 1,
+            max_message_bytes: 1,
+            max_prefetch: 1,
+        }))
+    }
+
+    #[test]
+    fn whatever_host_the_url_names_is_the_one_that_is_told_the_password() {
+        for (url, host) in [
+            ("amqp://u:p@[2001:db8::5]:5673/v", "2001:db8::5"),
+            ("amqps://u:p@broker.example:5671/%2f", "broker.example"),
+            ("amqp://127.0.0.1", "127.0.0.1"),
+        ] {
+            assert_eq!(connector(url, None).unwrap().uri.authority.host, host);
+        }
+    }
+
+    #[test]
+    fn a_ca_file_without_a_certificate_is_told_at_once() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "not a certificate").unwrap();
+        let found = connector("amqps://broker.example", Some(file.path()));
+        assert!(found.is_err_and(|error| matches!(error, AmqpError::CaContents { .. }) && error.is_configuration()));
+        let missing = connector("amqps://broker.example", Some(Path::new("/nowhere/ca.pem")));
+        assert!(missing.is_err_and(|error| matches!(error, AmqpError::CaFile { .. })));
+    }
 }

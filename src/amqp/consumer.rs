@@ -39,7 +39,7 @@ pub(super) enum Item {
 
 /// How a channel's life ended.
 enum End {
-    /// By order, or for want of memory: a new one once it is wanted.
+    /// By order, or after a pause: a new one once it is wanted.
     GivenBack,
     /// By itself.
     Failed(AmqpError),
@@ -53,8 +53,9 @@ struct Task {
     deliver: mpsc::UnboundedSender<Item>,
     state: Arc<watch::Sender<BrokerState>>,
     wanted: bool,
-    /// The most deliveries that can be sent on in time, as the pipeline knows it.
-    limit: u16,
+    prefetch: Prefetch,
+    /// The last epoch whose loss was heard of: until then no other begins, so that no more is here than one may hold.
+    heard: watch::Receiver<u64>,
     epoch: Epoch,
 }
 
@@ -63,16 +64,16 @@ pub(super) async fn run(
     first: Connection,
     commands: mpsc::UnboundedReceiver<Command>,
     deliver: mpsc::UnboundedSender<Item>,
+    heard: watch::Receiver<u64>,
     state: Arc<watch::Sender<BrokerState>>,
 ) {
-    let limit = connector.settings.max_prefetch;
-    let mut task = Task { connector, commands, deliver, state, wanted: false, limit, epoch: Epoch(0) };
+    let settings = &connector.settings;
+    let prefetch = Prefetch::new(settings.buffer_bytes, settings.max_message_bytes, settings.max_prefetch);
+    let mut task = Task { connector, commands, deliver, state, wanted: false, prefetch, heard, epoch: Epoch(0) };
     let mut standing = Some(first);
     let mut failures = 0;
     loop {
-        if !task.wanted
-            && let Some(done) = task.wait_until_wanted().await
-        {
+        if let Some(done) = task.wait_until_wanted().await {
             if let Some(connection) = &standing {
                 close(connection).await;
             }
@@ -117,40 +118,47 @@ fn cause(error: &AmqpError) -> String {
     std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
 }
 
+/// A delivery that is not settled.
+#[derive(Clone, Copy)]
+struct Held {
+    cost: usize,
+    source: Source,
+}
+
 /// The deliveries of one channel that are not settled.
 #[derive(Default)]
 struct Unsettled {
-    costs: BTreeMap<u64, usize>,
-    /// The last tag before the present consumer's first.
+    costs: BTreeMap<u64, Held>,
+    /// The highest tag before the present consumer of requests.
     earlier: u64,
     last: u64,
     load: Load,
 }
 
 impl Unsettled {
-    fn add(&mut self, tag: u64, cost: usize) {
-        self.costs.insert(tag, cost);
-        self.last = tag;
+    fn add(&mut self, tag: u64, cost: usize, source: Source) {
+        self.costs.insert(tag, Held { cost, source });
+        self.last = self.last.max(tag);
         self.load.unsettled += 1;
-        self.load.own += 1;
+        self.load.own += usize::from(source == Source::Requests);
         self.load.cost += cost;
     }
 
     fn settle(&mut self, ack: Ack) {
         if ack.multiple {
             let rest = self.costs.split_off(&(ack.tag + 1));
-            for (tag, cost) in std::mem::replace(&mut self.costs, rest) {
-                self.forget(tag, cost);
+            for (tag, held) in std::mem::replace(&mut self.costs, rest) {
+                self.forget(tag, held);
             }
-        } else if let Some(cost) = self.costs.remove(&ack.tag) {
-            self.forget(ack.tag, cost);
+        } else if let Some(held) = self.costs.remove(&ack.tag) {
+            self.forget(ack.tag, held);
         }
     }
 
-    const fn forget(&mut self, tag: u64, cost: usize) {
+    fn forget(&mut self, tag: u64, held: Held) {
         self.load.unsettled -= 1;
-        self.load.cost -= cost;
-        if tag > self.earlier {
+        self.load.cost -= held.cost;
+        if tag > self.earlier && held.source == Source::Requests {
             self.load.own -= 1;
         }
     }
@@ -162,7 +170,7 @@ impl Unsettled {
     }
 }
 
-/// What is consumed, while anything is.
+/// Both consumers, while anything is consumed.
 struct Consumers {
     returned: Consumer,
     requests: Consumer,
@@ -191,21 +199,40 @@ struct Life {
     channel: Channel,
     consumers: Option<Consumers>,
     unsettled: Unsettled,
-    prefetch: Prefetch,
+    /// Whether nothing is consumed for want of memory.
+    paused: bool,
+}
+
+impl Life {
+    /// Nothing more comes. What was on its way is dropped unseen, and comes again when the channel has ended.
+    async fn cancel(&mut self) -> Result<(), AmqpError> {
+        let Some(Consumers { returned, requests }) = self.consumers.take() else { return Ok(()) };
+        for consumer in [returned, requests] {
+            let cancelling = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            within(COMMAND_TIMEOUT, "cancelling a consumer", cancelling).await?;
+        }
+        Ok(())
+    }
 }
 
 impl Task {
-    /// Returns the order to close, if that comes instead.
+    /// Returns once another epoch may begin, or the order to close, if that comes instead.
     async fn wait_until_wanted(&mut self) -> Option<oneshot::Sender<()>> {
+        let last = self.epoch.0;
         loop {
-            match self.commands.recv().await {
-                Some(Command::Consume(true)) => {
-                    self.wanted = true;
-                    return None;
-                }
+            if self.wanted && *self.heard.borrow() >= last {
+                return None;
+            }
+            let mut heard = self.heard.clone();
+            let command = tokio::select! {
+                command = self.commands.recv() => command,
+                Ok(_) = heard.wait_for(|heard| *heard >= last), if self.wanted => continue,
+            };
+            match command {
+                Some(Command::Consume(on)) => self.wanted = on,
                 Some(Command::Close(done)) => return Some(done),
-                Some(Command::Limit(max)) => self.limit = max,
-                Some(Command::Consume(false) | Command::GiveBack(_) | Command::Ack(..)) => {}
+                Some(Command::Limit(max)) => self.prefetch.limit(max),
+                Some(Command::GiveBack(_) | Command::Ack(..)) => {}
                 // Nobody can order anything any more: wait to be dropped with the runtime.
                 None => std::future::pending().await,
             }
@@ -240,7 +267,7 @@ impl Task {
                     command = self.commands.recv() => match command {
                         Some(Command::Close(done)) => return Err(done),
                         Some(Command::Consume(on)) => self.wanted = on,
-                        Some(Command::Limit(max)) => self.limit = max,
+                        Some(Command::Limit(max)) => self.prefetch.limit(max),
                         Some(Command::GiveBack(_) | Command::Ack(..)) => {}
                         None => std::future::pending().await,
                     }
@@ -252,11 +279,12 @@ impl Task {
     /// One channel from its opening to its end.
     async fn live(&mut self, connection: &Connection, failures: &mut u32) -> End {
         let settings = Arc::clone(&self.connector.settings);
-        let prefetch = Prefetch::new(settings.buffer_bytes, settings.max_message_bytes, self.limit);
+        self.prefetch.restart();
+        let window = self.prefetch.window();
         let opened = async {
             let channel = within(COMMAND_TIMEOUT, "opening a channel", connection.create_channel()).await?;
-            let consumers = Some(Consumers::start(&channel, &settings.names, prefetch.window()).await?);
-            Ok::<_, AmqpError>(Life { channel, consumers, unsettled: Unsettled::default(), prefetch })
+            let consumers = Some(Consumers::start(&channel, &settings.names, window).await?);
+            Ok::<_, AmqpError>(Life { channel, consumers, unsettled: Unsettled::default(), paused: false })
         };
         let mut life = match opened.await {
             Ok(opened) => opened,
@@ -281,16 +309,16 @@ impl Task {
 
     fn tell(&self, life: &Life) {
         self.state.send_modify(|state| {
-            state.consuming = life.consumers.is_some();
+            state.consuming = life.consumers.is_some() || life.paused;
             state.unsettled = life.unsettled.load.unsettled;
             state.held_bytes = life.unsettled.load.cost;
-            state.prefetch = life.prefetch.window();
+            state.prefetch = self.prefetch.window();
         });
     }
 
     /// Hands a delivery over, and keeps the window at its right size.
     async fn take(
-        &self,
+        &mut self,
         life: &mut Life,
         next: Option<lapin::Result<lapin::message::Delivery>>,
         source: Source,
@@ -300,26 +328,25 @@ impl Task {
             Some(Err(source)) => return Err(End::Failed(AmqpError::Broker { action: "consuming", source })),
             None => return Err(End::Failed(AmqpError::Cancelled)),
         }
-        match life.prefetch.change(life.unsettled.load) {
+        match self.prefetch.change(life.unsettled.load) {
             Change::Keep => Ok(()),
             Change::Consume(window) => self.resize(life, window).await.map_err(End::Failed),
-            Change::GiveBack => {
-                let load = life.unsettled.load;
-                info!(deliveries = load.unsettled, bytes = load.cost, "more is here than amqp.buffer_bytes; giving it back");
-                Err(End::GivenBack)
+            Change::Pause => {
+                life.paused = true;
+                life.cancel().await.map_err(End::Failed)
             }
         }
     }
 
-    fn hand_over(&self, life: &mut Life, message: lapin::message::Delivery, source: Source) {
+    fn hand_over(&mut self, life: &mut Life, message: lapin::message::Delivery, source: Source) {
         let cost = cost(message.data.len());
-        life.prefetch.saw(cost);
-        life.unsettled.add(message.delivery_tag, cost);
+        self.prefetch.saw(cost);
+        life.unsettled.add(message.delivery_tag, cost, source);
         let _ = self.deliver.send(Item::Delivery(Box::new(delivery(message, source, self.epoch))));
     }
 
     /// Cancels the consumer of requests, takes what was on its way, and consumes anew with another window.
-    async fn resize(&self, life: &mut Life, window: u16) -> Result<(), AmqpError> {
+    async fn resize(&mut self, life: &mut Life, window: u16) -> Result<(), AmqpError> {
         let Some(Consumers { returned, requests: mut old }) = life.consumers.take() else { return Ok(()) };
         let cancelling = life.channel.basic_cancel(old.tag(), BasicCancelOptions::default());
         within(COMMAND_TIMEOUT, "cancelling a consumer", cancelling).await?;
@@ -342,30 +369,22 @@ impl Task {
                     within(COMMAND_TIMEOUT, "acking", acking).await.map_err(End::Failed)?;
                     life.unsettled.settle(ack);
                 }
+                if life.paused && self.prefetch.may_go_on(life.unsettled.load) {
+                    return Err(End::GivenBack);
+                }
             }
             Some(Command::GiveBack(epoch)) if epoch >= self.epoch => return Err(End::GivenBack),
             Some(Command::Consume(on)) => {
                 self.wanted = on;
-                match (on, life.consumers.take()) {
-                    (true, None) => {
-                        // Whatever was on its way to the last consumers when they were cancelled is not in our hands,
-                        // and comes again only when the channel ends.
-                        return Err(End::GivenBack);
-                    }
-                    (true, standing) => life.consumers = standing,
-                    (false, None) => {}
-                    (false, Some(Consumers { returned, requests })) => {
-                        for consumer in [returned, requests] {
-                            let cancelling = life.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-                            within(COMMAND_TIMEOUT, "cancelling a consumer", cancelling).await.map_err(End::Failed)?;
-                        }
-                    }
+                if !on {
+                    life.cancel().await.map_err(End::Failed)?;
+                } else if life.consumers.is_none() && !life.paused {
+                    // What was on its way to the last consumers when they were cancelled is not in our hands, and comes
+                    // again only when the channel ends.
+                    return Err(End::GivenBack);
                 }
             }
-            Some(Command::Limit(max)) => {
-                self.limit = max;
-                life.prefetch.limit(max);
-            }
+            Some(Command::Limit(max)) => self.prefetch.limit(max),
             Some(Command::Close(done)) => return Err(End::Closed(done)),
             Some(Command::Ack(..) | Command::GiveBack(_)) => {}
             None => std::future::pending().await,

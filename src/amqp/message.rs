@@ -16,6 +16,10 @@ const PERSISTENT: u8 = 2;
 /// closes the connection on one that does not (501).
 const HEADERS_MAX: usize = 64 * 1024;
 
+/// The longest `traceparent` that is passed on, in bytes: today's has 55, later versions may append to it (W3C Trace
+/// Context, 2.2).
+const TRACEPARENT_MAX: usize = 128;
+
 /// A delivery as the pipeline takes it.
 pub(super) fn delivery(from: lapin::message::Delivery, source: Source, epoch: Epoch) -> Delivery {
     let properties = from.properties;
@@ -34,7 +38,7 @@ pub(super) fn delivery(from: lapin::message::Delivery, source: Source, epoch: Ep
             message_id: text(properties.message_id()),
             correlation_id: text(properties.correlation_id()),
             content_type: text(properties.content_type()),
-            traceparent: header("traceparent"),
+            traceparent: header("traceparent").filter(|text| text.len() <= TRACEPARENT_MAX && text.is_ascii()),
             aside_since: header("x-eraser-aside-since").and_then(|text| text.parse().ok()).map(Timestamp::from_millis),
             payload: from.data.into(),
         },
@@ -185,7 +189,7 @@ mod tests {
         let original = Original { properties: BasicProperties::default().with_headers(headers) };
         let ours = [("x-eraser-aside-since", "2".to_owned())];
         let made = forwarded(&original, &ours, true).headers().clone().unwrap();
-        assert_eq!(made.inner().keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["mine", "x-eraser-aside-since"]);
+        assert_eq!(made.inner().keys().map(ShortString::as_str).collect::<Vec<_>>(), ["mine", "x-eraser-aside-since"]);
         assert_eq!(made.inner()["x-eraser-aside-since"], AMQPValue::LongString("2".into()));
         assert!(forwarded(&original, &[], false).headers().as_ref().unwrap().inner().contains_key("x-death"));
     }

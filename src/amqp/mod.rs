@@ -66,6 +66,12 @@ pub enum AmqpError {
         #[source]
         source: std::io::Error,
     },
+    /// The file of `amqp.ca_file` holds something else.
+    #[error("amqp.ca_file {path} holds no certificate (PEM)")]
+    CaContents {
+        /// Which.
+        path: PathBuf,
+    },
     /// No answer in time.
     #[error("the broker did not answer in time while {0}")]
     Timeout(&'static str),
@@ -98,6 +104,12 @@ pub enum AmqpError {
 }
 
 impl AmqpError {
+    /// Whether the configuration is to blame.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::Url | Self::CaFile { .. } | Self::CaContents { .. })
+    }
+
     /// Whether trying again can help.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
@@ -133,6 +145,8 @@ pub struct RabbitMq {
 
 struct Inbox {
     items: mpsc::UnboundedReceiver<Item>,
+    /// Where it is told which epochs' losses were heard of.
+    heard: watch::Sender<u64>,
     /// What ended the last burst.
     next: Option<Item>,
 }
@@ -171,11 +185,12 @@ impl RabbitMq {
         let (jobs, publish) = mpsc::unbounded_channel();
         let (replies, reply_orders) = mpsc::channel(1000);
         let (tell, state) = watch::channel(BrokerState::default());
+        let (tell_heard, heard) = watch::channel(0);
         let tell = Arc::new(tell);
-        tokio::spawn(consumer::run(Arc::clone(&connector), first, ordered, deliver, Arc::clone(&tell)));
+        tokio::spawn(consumer::run(Arc::clone(&connector), first, ordered, deliver, heard, Arc::clone(&tell)));
         tokio::spawn(publisher::run(Arc::clone(&connector), publish, tell));
         tokio::spawn(publisher::run_replies(connector, reply_orders));
-        Ok(Self { commands, inbound: Mutex::new(Inbox { items, next: None }), jobs, replies, state })
+        Ok(Self { commands, inbound: Mutex::new(Inbox { items, heard: tell_heard, next: None }), jobs, replies, state })
     }
 
     /// How the connections stand, now and as it changes.
@@ -198,7 +213,10 @@ impl Broker for RabbitMq {
             },
         };
         let mut deliveries = match first {
-            Item::Lost(epoch) => return Inbound::Lost(epoch),
+            Item::Lost(epoch) => {
+                inbox.heard.send_replace(epoch.0);
+                return Inbound::Lost(epoch);
+            }
             Item::Delivery(delivery) => vec![*delivery],
         };
         while deliveries.len() < BURST {

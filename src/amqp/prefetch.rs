@@ -9,7 +9,7 @@ const OVERHEAD: usize = 1024;
 /// How many times its payload a delivery costs: the payload itself, the addresses parsed from it, their places in a lane.
 const PAYLOAD_FACTOR: usize = 8;
 /// How much one size counts for the next estimate: 1 / this.
-const MEMORY: usize = 64;
+const MEMORY: usize = 16;
 /// A window grows by no more than this factor at a time.
 const GROWTH: usize = 8;
 /// The window of a new channel, at most.
@@ -28,8 +28,8 @@ pub(super) enum Change {
     Keep,
     /// Consume anew with this one.
     Consume(u16),
-    /// The buffer is full, and more is on its way: end the channel, which takes it all back.
-    GiveBack,
+    /// The buffer is full: cancel the consumers until what is here is done. What was on its way stays the broker's.
+    Pause,
 }
 
 /// The deliveries that are not settled, as far as memory and windows go.
@@ -37,7 +37,7 @@ pub(super) enum Change {
 pub(super) struct Load {
     /// All of the channel.
     pub unsettled: usize,
-    /// Those of the present consumer.
+    /// Those of the present consumer of requests.
     pub own: usize,
     /// What all of them cost, in bytes.
     pub cost: usize,
@@ -47,6 +47,8 @@ pub(super) struct Load {
 #[derive(Debug)]
 pub(super) struct Prefetch {
     buffer_bytes: usize,
+    /// As many as fit the buffer unparsed, were each as large as can be: never fewer.
+    floor: usize,
     max: usize,
     /// The estimated cost of a delivery; `None` before the first.
     mean: Option<usize>,
@@ -55,11 +57,15 @@ pub(super) struct Prefetch {
 }
 
 impl Prefetch {
-    /// For a new channel, of which nothing is known but the largest message.
     pub(super) fn new(buffer_bytes: usize, max_message_bytes: usize, max: u16) -> Self {
         let max = usize::from(max.max(1));
-        let window = (buffer_bytes / cost(max_message_bytes)).clamp(1, FIRST).min(max);
-        Self { buffer_bytes, max, mean: None, window }
+        let floor = (buffer_bytes / max_message_bytes.max(1)).clamp(1, FIRST);
+        Self { buffer_bytes, floor, max, mean: None, window: floor.min(max) }
+    }
+
+    /// A new channel starts small; what is known of sizes stays known.
+    pub(super) fn restart(&mut self) {
+        self.window = self.target().min(FIRST);
     }
 
     /// The most deliveries that can be sent on in time; may change while a channel lives.
@@ -79,18 +85,18 @@ impl Prefetch {
 
     /// How many deliveries fit three quarters of the buffer: the rest is for those that are larger than the mean.
     fn target(&self) -> usize {
-        let fit = self.mean.map_or(self.window, |mean| self.buffer_bytes / 4 * 3 / mean.max(1));
-        fit.clamp(1, self.max)
+        let fit = self.mean.map_or(self.floor, |mean| self.buffer_bytes / 4 * 3 / mean.max(1));
+        fit.max(self.floor).min(self.max)
     }
 
     /// What to do, given what is unsettled.
     pub(super) fn change(&mut self, load: Load) -> Change {
-        if load.cost > self.buffer_bytes && load.unsettled > 1 {
-            return Change::GiveBack;
+        if load.cost > self.buffer_bytes {
+            return Change::Pause;
         }
         let target = self.target();
         let wanted = if target < self.window / 2 {
-            target.saturating_sub(load.unsettled).max(1)
+            target.saturating_sub(load.unsettled).max(self.floor.min(target))
         } else if load.own >= self.window {
             // All that is unsettled now will be an earlier consumer's.
             let room = target.min(self.window.saturating_mul(GROWTH)).saturating_sub(load.unsettled);
@@ -103,6 +109,11 @@ impl Prefetch {
         };
         self.window = wanted;
         Change::Consume(self.window())
+    }
+
+    /// Whether enough is done after a pause to go on.
+    pub(super) const fn may_go_on(&self, load: Load) -> bool {
+        load.unsettled == 0 || load.cost <= self.buffer_bytes / 2
     }
 
     /// The present window.
@@ -129,17 +140,16 @@ mod tests {
             unsettled += own;
             match prefetch.change(Load { unsettled, own, cost: unsettled * each }) {
                 Change::Consume(_) => steps += 1,
-                Change::Keep => return (unsettled, steps),
-                Change::GiveBack => panic!("{unsettled} deliveries of {each} bytes do not fit"),
+                Change::Keep | Change::Pause => return (unsettled, steps),
             }
         }
     }
 
     #[test]
-    fn it_starts_with_as_many_as_fit_at_their_largest() {
-        assert_eq!(Prefetch::new(512 * MIB, 12 * MIB, u16::MAX).window(), 5);
+    fn it_starts_with_as_many_as_fit_unparsed_at_their_largest() {
+        assert_eq!(Prefetch::new(64 * MIB, 12 * MIB, u16::MAX).window(), 5);
         assert_eq!(Prefetch::new(MIB, 12 * MIB, u16::MAX).window(), 1);
-        assert_eq!(Prefetch::new(512 * MIB, 12 * MIB, 3).window(), 3);
+        assert_eq!(Prefetch::new(64 * MIB, 12 * MIB, 3).window(), 3);
     }
 
     #[test]
@@ -150,40 +160,69 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_size_what_it_asks_for_fits_the_buffer() {
-        for bytes in [1, 80, 1000, 10_000, 100_000, MIB] {
-            let (held, _) = grow(&mut Prefetch::new(64 * MIB, 12 * MIB, u16::MAX), cost(bytes));
-            assert!(held * cost(bytes) <= 64 * MIB, "{held} of {bytes}");
+    fn whatever_the_size_no_more_than_one_delivery_is_beyond_the_buffer() {
+        for bytes in [1, 80, 1000, 10_000, 100_000, MIB, 12 * MIB] {
+            let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
+            let (mut unsettled, mut own) = (0, 0);
+            loop {
+                (unsettled, own) = (unsettled + 1, own + 1);
+                prefetch.saw(cost(bytes));
+                match prefetch.change(Load { unsettled, own, cost: unsettled * cost(bytes) }) {
+                    Change::Consume(_) => own = 0,
+                    Change::Keep if own == usize::from(prefetch.window()) => break,
+                    Change::Keep => {}
+                    Change::Pause => break,
+                }
+            }
+            assert!((unsettled - 1) * cost(bytes) <= 64 * MIB, "{unsettled} of {bytes}");
         }
     }
 
     #[test]
     fn it_does_not_grow_while_its_window_is_not_full() {
-        let mut prefetch = Prefetch::new(1024 * MIB, 12 * MIB, u16::MAX);
+        let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
         prefetch.saw(SMALL);
         assert_eq!(prefetch.change(Load { unsettled: 4, own: 4, cost: 4 * SMALL }), Change::Keep);
     }
 
     #[test]
-    fn one_large_message_among_small_ones_shrinks_the_window_and_small_ones_widen_it_again() {
+    fn one_large_message_among_small_ones_shrinks_the_window_and_small_ones_widen_it_soon() {
         let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
         let (held, _) = grow(&mut prefetch, SMALL);
         prefetch.saw(cost(MIB));
-        let load = Load { unsettled: held, own: held, cost: held * SMALL + cost(MIB) };
-        assert_eq!(prefetch.change(load), Change::Consume(1));
-        // What the earlier consumer left is settled; the new one's window is full again and again.
-        for _ in 0..1000 {
-            prefetch.saw(SMALL);
+        let load = Load { unsettled: held, own: held, cost: 100 * SMALL + cost(MIB) };
+        assert_eq!(prefetch.change(load), Change::Consume(5));
+        // What the earlier consumer left is settled, and the new one's window is full again and again.
+        let mut seen = 0;
+        while prefetch.window() < 1000 {
+            let own = usize::from(prefetch.window());
+            for _ in 0..own {
+                prefetch.saw(SMALL);
+            }
+            seen += own;
+            let _ = prefetch.change(Load { unsettled: own, own, cost: own * SMALL });
         }
-        let (held, _) = grow(&mut prefetch, SMALL);
-        assert!(held > 12_000, "{held}");
+        assert!(seen < 1000, "{seen}");
     }
 
     #[test]
-    fn more_than_the_buffer_goes_back_but_never_the_only_one() {
+    fn a_full_buffer_is_paused_for_until_half_of_it_is_free() {
         let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
-        assert_eq!(prefetch.change(Load { unsettled: 2, own: 2, cost: 65 * MIB }), Change::GiveBack);
-        assert_eq!(prefetch.change(Load { unsettled: 1, own: 1, cost: 96 * MIB }), Change::Keep);
+        assert_eq!(prefetch.change(Load { unsettled: 2, own: 2, cost: 65 * MIB }), Change::Pause);
+        assert!(!prefetch.may_go_on(Load { unsettled: 1, own: 1, cost: 33 * MIB }));
+        assert!(prefetch.may_go_on(Load { unsettled: 1, own: 1, cost: 32 * MIB }));
+        assert!(prefetch.may_go_on(Load::default()));
+    }
+
+    #[test]
+    fn a_new_channel_starts_small_and_remembers_the_sizes() {
+        let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
+        grow(&mut prefetch, SMALL);
+        prefetch.restart();
+        assert_eq!(prefetch.window(), 32);
+        prefetch.saw(cost(12 * MIB));
+        prefetch.restart();
+        assert_eq!(prefetch.window(), 5);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
@@ -18,10 +18,12 @@ use super::message::{properties, short};
 use super::{AmqpError, BrokerState, Names, topology};
 use crate::ports::{Confirm, Exchange, Publication};
 
-/// How long the broker may take to confirm a group.
+/// How long the broker may be silent while confirms are waited for, unless it has said that it takes nothing now.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a group waits for a connection before it is told that there is none.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a group waits on a connection that the broker has blocked, before it is told so.
+const BLOCKED_PAUSE: Duration = Duration::from_secs(1);
 /// The most messages that go out before their confirms are awaited.
 const GROUP: usize = 5000;
 
@@ -129,8 +131,14 @@ impl Publisher {
             return nothing;
         }
         let Some(link) = &self.link else { return nothing };
+        if link.connection.status().blocked() {
+            // An alarm: what is sent now would lie in buffers, and be there as often as it is tried. The link is kept,
+            // for the end of the alarm is told on it.
+            tokio::time::sleep(BLOCKED_PAUSE).await;
+            return nothing;
+        }
         let names = &self.connector.settings.names;
-        let outcome = async {
+        let sending = async {
             let mut waiting = Vec::with_capacity(group.len());
             for publication in group {
                 let (exchange, key) = target(names, publication);
@@ -138,25 +146,30 @@ impl Publisher {
                     BasicPublishOptions { mandatory: publication.mandatory, ..BasicPublishOptions::default() };
                 waiting.push(
                     link.channel
-                        .basic_publish(short(exchange), short(key), options, &publication.payload, properties(publication))
+                        .basic_publish(
+                            short(exchange),
+                            short(key),
+                            options,
+                            &publication.payload,
+                            properties(publication),
+                        )
                         .await?,
                 );
             }
-            let mut confirmations = Vec::with_capacity(waiting.len());
-            for confirm in waiting {
-                confirmations.push(confirm.await);
-            }
-            Ok::<_, lapin::Error>(confirmations)
+            Ok::<_, lapin::Error>(waiting)
         };
-        match within(CONFIRM_TIMEOUT, "publishing", outcome).await {
-            Ok(confirmations) => {
+        match within(CONFIRM_TIMEOUT, "publishing", sending).await {
+            Ok(waiting) => {
+                let (confirmations, complete) = confirmations(&link.connection, waiting).await;
                 let failure = confirmations.iter().find_map(|c| c.as_ref().err());
                 let (refused, failed) = (failure.is_some_and(lapin::Error::is_amqp_error), failure.is_some());
                 if let Some(error) = failure {
                     warn!(error = %error, "publishing ended; connecting again");
+                } else if !complete {
+                    warn!("the broker did not confirm in time; connecting again");
                 }
                 let confirms = decide(names, group, confirmations);
-                if failed {
+                if failed || !complete {
                     self.drop_link();
                 }
                 Attempt { confirms, refused }
@@ -236,6 +249,26 @@ async fn confirming_channel(connection: &Connection) -> Result<Channel, AmqpErro
     Ok(channel)
 }
 
+/// Waits for the confirms of a group, and whether all came: one after the other, so that each that comes is time won.
+/// Those that are missing stand at the end, and are not in the list.
+async fn confirmations(
+    connection: &Connection,
+    waiting: Vec<PublisherConfirm>,
+) -> (Vec<lapin::Result<Confirmation>>, bool) {
+    let mut confirmations = Vec::with_capacity(waiting.len());
+    for mut confirm in waiting {
+        loop {
+            match tokio::time::timeout(CONFIRM_TIMEOUT, &mut confirm).await {
+                Ok(confirmation) => break confirmations.push(confirmation),
+                // The broker takes nothing now and has said so: its word comes when it does again.
+                Err(_) if connection.status().connected() && connection.status().blocked() => {}
+                Err(_) => return (confirmations, false),
+            }
+        }
+    }
+    (confirmations, true)
+}
+
 /// What a returned message is known by.
 type Mark = (String, String, Option<String>);
 
@@ -252,7 +285,8 @@ fn target<'a>(names: &'a Names, publication: &'a Publication) -> (&'a str, &'a s
     }
 }
 
-fn decide(names: &Names, group: &[&Publication], confirmations: Vec<Result<Confirmation, lapin::Error>>) -> Vec<Confirm> {
+/// What the broker said of each; of those at the end that have no confirmation it has not said anything.
+fn decide(names: &Names, group: &[&Publication], confirmations: Vec<lapin::Result<Confirmation>>) -> Vec<Confirm> {
     let mut returned: HashSet<Mark> = HashSet::new();
     let mut confirms = Vec::with_capacity(group.len());
     let note = |message: Option<Box<BasicReturnMessage>>, returned: &mut HashSet<Mark>| {
@@ -274,6 +308,7 @@ fn decide(names: &Names, group: &[&Publication], confirmations: Vec<Result<Confi
             Ok(Confirmation::NotRequested) | Err(_) => Confirm::Unconfirmed,
         });
     }
+    confirms.resize(group.len(), Confirm::Unconfirmed);
     if !returned.is_empty() {
         for (publication, confirm) in group.iter().zip(&mut confirms) {
             let (exchange, key) = target(names, publication);

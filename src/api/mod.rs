@@ -82,6 +82,14 @@ pub enum ApiError {
     Client(#[source] reqwest::Error),
 }
 
+impl ApiError {
+    /// Whether the configuration is to blame.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::BaseUrl | Self::CaFile { .. } | Self::CaContents { .. })
+    }
+}
+
 /// The endpoint.
 pub struct MigmaApi {
     client: Client,

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::app::StartError;
 use crate::config::{API_KEY_VARIABLE, ApiKeySource, Config, ConfigError};
 
 /// Something went wrong.
@@ -98,7 +99,8 @@ impl Cli {
 /// How the process ends after this error.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    ExitCode::from(if error.is::<ConfigError>() { WRONG_CONFIGURATION } else { FAILED })
+    let wrong = error.is::<ConfigError>() || error.downcast_ref().is_some_and(StartError::is_configuration);
+    ExitCode::from(if wrong { WRONG_CONFIGURATION } else { FAILED })
 }
 
 fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
@@ -151,6 +153,10 @@ mod tests {
         let wrong = anyhow::Error::from(Config::from_toml("t.toml", "x = 1").unwrap_err());
         assert_eq!(exit_code(&wrong), ExitCode::from(78));
         assert_eq!(exit_code(&wrong.context("at the start")), ExitCode::from(78));
+        let wrong = StartError::Broker(crate::amqp::AmqpError::CaContents { path: "ca.pem".into() });
+        assert_eq!(exit_code(&wrong.into()), ExitCode::from(78));
+        let down = StartError::Broker(crate::amqp::AmqpError::Timeout("connecting"));
+        assert_eq!(exit_code(&down.into()), ExitCode::from(1));
         assert_eq!(exit_code(&anyhow::anyhow!("other")), ExitCode::from(1));
     }
 }

@@ -4,7 +4,6 @@
 
 use std::process::ExitCode;
 
-use crate::app::StartError;
 use crate::config::{ApiKeySource, Config, LogFormat};
 use crate::telemetry::{self, LogStyle};
 
@@ -30,10 +29,6 @@ pub async fn run(config: Config, keys: ApiKeySource) -> anyhow::Result<ExitCode>
         LogFormat::Text => LogStyle::Text,
         LogFormat::Json => LogStyle::Json,
     });
-    match crate::app::run(config, keys).await {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        // A wrong configuration has an exit code of its own.
-        Err(StartError::Key(wrong)) => Err(wrong.into()),
-        Err(other) => Err(other.into()),
-    }
+    crate::app::run(config, keys).await?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -217,6 +217,7 @@ impl<D> Registry<D> {
     }
 
     /// The requests for a project.
+    #[must_use]
     pub fn of_project(&self, project: &ProjectId) -> Vec<RequestDigest> {
         self.entries.iter().filter(|(_, entry)| entry.record.project == *project).map(|(digest, _)| *digest).collect()
     }

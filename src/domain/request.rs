@@ -21,6 +21,10 @@ use super::rejection::{RejectCode, Rejection};
 /// The most bytes that `metadata` may have.
 pub const METADATA_MAX_BYTES: usize = 4096;
 
+/// The most bytes that `invalid` may take in an outcome, so that no outcome outgrows what brokers take (RabbitMQ 4.x: 16
+/// MiB): every other list in it is no longer than the request.
+pub const INVALID_MAX_BYTES: usize = 2 << 20;
+
 /// A sound request, its project still to be settled: see [`Policy::admit`].
 pub struct DeletionRequest {
     /// Its name.
@@ -202,6 +206,11 @@ impl DeletionRequest {
             return Err(refuse(RejectCode::NoEmails, "emails: is empty; give at least one".into(), Box::default()));
         }
         let (emails, invalid) = sort(&texts);
+        if listing_bytes(&invalid) > INVALID_MAX_BYTES {
+            let message =
+                format!("emails: {} entries are no addresses, too many to be listed; give addresses", invalid.len());
+            return Err(invalid_request(&message));
+        }
         if emails.is_empty() {
             let message = "emails: no entry is an address; see `invalid`";
             return Err(refuse(RejectCode::NoValidEmail, message.into(), invalid));
@@ -272,6 +281,12 @@ fn sort(texts: &[String]) -> (Box<[Email]>, Box<[InvalidEntry]>) {
     invalid.sort();
     invalid.dedup();
     (emails.into(), invalid.into())
+}
+
+/// What the entries take in an outcome, in bytes, with room for each one's reason.
+fn listing_bytes(invalid: &[InvalidEntry]) -> usize {
+    const REASON: usize = 80;
+    invalid.iter().map(|entry| REASON + serde_json::to_string(&entry.text).map_or(0, |text| text.len())).sum()
 }
 
 fn cut(text: &str) -> &str {

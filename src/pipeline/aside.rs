@@ -15,7 +15,7 @@ use crate::ports::Source;
 
 /// How long a returned request of a held project stays in hand before another has its turn: as long as a parked one
 /// stays aside.
-const TURN: Duration = Duration::from_secs(15);
+pub(super) const TURN: Duration = Duration::from_secs(15);
 
 /// A project's hold has begun: all its requests step aside, but for returned ones, which are one at a time anyway.
 /// What is under way of them goes on.
@@ -36,7 +36,7 @@ pub(super) fn newcomer(state: &mut State, request: RequestDigest) -> Vec<Waiter>
 pub(super) enum Because {
     /// Some have been here for too long.
     OfTime,
-    /// Nothing is consumed any more.
+    /// The channel is about to end.
     OfTheEnd,
 }
 

@@ -14,7 +14,7 @@ use crate::domain::ids::ProjectId;
 use crate::domain::moment::Timestamp;
 use crate::domain::planner::Planner;
 use crate::domain::registry::Registry;
-use crate::ports::{Delivery, Event, JournalError};
+use crate::ports::{Delivery, Epoch, Event, JournalError};
 
 /// A delivery that waits for its request's outcome.
 #[derive(Debug)]
@@ -38,10 +38,12 @@ pub(super) struct State {
     pub in_sight: bool,
     /// The daily quota is spent until then.
     pub quota_until: Option<Timestamp>,
-    /// Whether the journal failed when it was asked last.
-    pub journal_down: bool,
+    /// Since when the journal fails (steady).
+    pub journal_down: Option<Duration>,
     /// Whether a publication found no queue when it was tried last.
     pub unroutable: bool,
+    /// The deliveries that intake is looking at: their epoch, and since when (steady).
+    pub taking: Option<(Epoch, Duration)>,
     /// Whether it was told that this journal is new and the requests are not.
     pub told_of_lost_journal: bool,
 }
@@ -94,8 +96,9 @@ impl Desk {
             next_ticket: 0,
             in_sight: false,
             quota_until: None,
-            journal_down: false,
+            journal_down: None,
             unroutable: false,
+            taking: None,
             told_of_lost_journal: false,
         };
         Arc::new(Self {
@@ -120,7 +123,7 @@ impl Desk {
             waiting: state.planner.waiting(),
             lanes: state.planner.lanes(),
             in_flight: state.gates.in_flight(),
-            journal_down: state.journal_down,
+            journal_down: state.journal_down.is_some(),
             unroutable: state.unroutable,
             quota_until: state.quota_until,
         }
@@ -191,13 +194,14 @@ impl Desk {
             match ask().await {
                 Ok(answer) => {
                     if failures > 0 {
-                        self.lock().journal_down = false;
+                        self.lock().journal_down = None;
                         self.ports.observer.see(&Event::JournalWorks);
                     }
                     return answer;
                 }
                 Err(error) => {
-                    self.lock().journal_down = true;
+                    let now = self.ports.world.now().steady;
+                    self.lock().journal_down.get_or_insert(now);
                     if failures == 0 {
                         self.ports.observer.see(&Event::JournalFailed(&error));
                     }

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Context, aside};
 use super::aside::Because;
-use crate::ports::Event;
+use super::{Context, aside};
+use crate::ports::{Epoch, Event};
 
 /// How often it looks.
 const TICK: Duration = Duration::from_secs(5);
@@ -23,13 +23,14 @@ pub(super) async fn run(context: Arc<Context>) {
     let start = desk.ports.world.now().steady;
     let mut next_forget = start + FORGET_AFTER;
     let mut consuming = true;
+    let mut given_back = Epoch(0);
     loop {
         tokio::time::sleep(TICK).await;
         let now = desk.ports.world.now();
         consuming = hold_or_consume(&context, consuming);
         // What steps aside has until the next look to be confirmed and acked: given back, it would be there twice.
-        if !aside::the_returned(&context, if consuming { Because::OfTime } else { Because::OfTheEnd }) {
-            give_back_the_overdue(&context, now.steady, consuming);
+        if !aside::the_returned(&context, Because::OfTime) {
+            give_back_the_overdue(&context, consuming, &mut given_back);
         }
         if let Err(error) = desk.ports.journal.tidy().await {
             desk.ports.observer.see(&Event::JournalFailed(&error));
@@ -51,22 +52,27 @@ pub(super) async fn run(context: Arc<Context>) {
     }
 }
 
-/// While nothing can be sent, deliveries wait in their queue, where others could take them; an open manifest tries.
+/// While nothing can be sent or remembered, deliveries wait in their queue, where others could take them. Whoever is at
+/// it already, an open manifest or the journal's asker, tries on.
 fn hold_or_consume(context: &Context, consuming: bool) -> bool {
     let desk = &context.desk;
-    let now = desk.ports.world.now().wall;
-    let patience = PATIENCE.min(desk.settings.consumer_timeout / 4).as_millis();
-    let outlasts = |millis: i64| u128::try_from(millis).is_ok_and(|millis| millis >= patience);
-    let (held, hopeless) = {
+    let now = desk.ports.world.now();
+    let patience = PATIENCE.min(desk.settings.consumer_timeout / 4);
+    let millis = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+    let (waiting, hopeless) = {
         let state = desk.lock();
         // Without an open manifest nobody would try whether the hold is over.
-        let somebody_tries = state.registry.is_under_way();
-        let hold = state.gates.held().filter(|_| somebody_tries);
-        let quota_until = state.quota_until.filter(|until| outlasts(until.millis_since(now)));
-        let hopeless = hold.is_some_and(|hold| outlasts(now.millis_since(hold.since))) || quota_until.is_some();
-        (hold.is_some() || quota_until.is_some(), hopeless)
+        let hold = state.gates.held().filter(|_| state.registry.is_under_way());
+        let for_so_long = [
+            hold.map(|hold| millis(now.wall.millis_since(hold.since))),
+            state.journal_down.map(|since| now.steady.saturating_sub(since)),
+        ];
+        let quota_for = state.quota_until.map(|until| millis(until.millis_since(now.wall)));
+        let quota_for = quota_for.filter(|left| *left >= patience);
+        let waiting = for_so_long.iter().any(Option::is_some) || quota_for.is_some();
+        (waiting, quota_for.is_some() || for_so_long.iter().flatten().any(|waited| *waited >= patience))
     };
-    match (consuming, hopeless, held) {
+    match (consuming, hopeless, waiting) {
         (true, true, _) => {
             desk.ports.broker.consume(false);
             false
@@ -79,20 +85,24 @@ fn hold_or_consume(context: &Context, consuming: bool) -> bool {
     }
 }
 
-/// Deliveries that have waited for half the consumer timeout go back, and all others of their channel with them; all of
-/// them do where nothing is consumed. Returned ones step aside before.
-fn give_back_the_overdue(context: &Context, now: Duration, consuming: bool) {
+/// Deliveries that have been here for half the consumer timeout go back, and all others of their channel with them; all
+/// of them do where nothing is consumed. Returned ones step aside before.
+fn give_back_the_overdue(context: &Context, consuming: bool, given_back: &mut Epoch) {
     let desk = &context.desk;
-    let limit = desk.settings.consumer_timeout / 2;
-    let overdue = desk
-        .lock()
-        .registry
-        .deliveries()
-        .filter(|(_, _, waiter)| !consuming || now.saturating_sub(waiter.since) >= limit)
-        .map(|(_, _, waiter)| waiter.delivery.epoch)
-        .max();
-    if let Some(epoch) = overdue {
-        desk.ports.broker.give_back(epoch);
-        desk.ports.observer.see(&Event::GivenBack(if consuming { "consumer_timeout" } else { "held" }));
+    let now = desk.ports.world.now().steady;
+    let limit = if consuming { desk.settings.consumer_timeout / 2 } else { Duration::ZERO };
+    let Some(came_by) = now.checked_sub(limit) else { return };
+    let overdue = {
+        let state = desk.lock();
+        let waiting = state.registry.deliveries().map(|(_, _, waiter)| (waiter.delivery.epoch, waiter.since));
+        let waiting = waiting.chain(state.taking).filter(|(_, since)| *since <= came_by).map(|(epoch, _)| epoch);
+        waiting.chain(context.settle.epoch_of_older(came_by)).max()
+    };
+    let Some(epoch) = overdue.filter(|epoch| epoch > given_back) else { return };
+    if aside::the_returned(context, Because::OfTheEnd) {
+        return;
     }
+    *given_back = epoch;
+    desk.ports.broker.give_back(epoch);
+    desk.ports.observer.see(&Event::GivenBack(if consuming { "consumer_timeout" } else { "held" }));
 }

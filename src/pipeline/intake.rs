@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Context, aside};
 use super::desk::{State, Waiter};
+use super::{Context, aside};
 use crate::domain::ids::RequestDigest;
 use crate::domain::manifest::KnownRequest;
 use crate::domain::outcome::Outcome;
@@ -37,9 +37,15 @@ pub(super) async fn run(context: Arc<Context>) {
         };
         match inbound {
             Inbound::Deliveries(deliveries) => {
-                desk.lock().in_sight = true;
+                {
+                    let mut state = desk.lock();
+                    state.in_sight = true;
+                    let now = desk.ports.world.now().steady;
+                    state.taking = deliveries.last().map(|delivery| (delivery.epoch, now));
+                }
                 desk.ports.observer.see(&Event::Received { deliveries: deliveries.len() as u64 });
                 take(&context, deliveries).await;
+                desk.lock().taking = None;
                 hold_no_more_than_can_be_sent(&context);
                 desk.ring();
                 // A flood must not keep the other tasks from their turn.

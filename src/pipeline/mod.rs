@@ -99,8 +99,8 @@ pub async fn run(desk: Arc<Desk>, shutdown: Shutdown) {
         () = dispatch::recover(&context) => {}
     }
     tasks.spawn(settle::run(Arc::clone(&desk), settled));
-    tasks.spawn(housekeeping::run(Arc::clone(&context)));
     let mut sources = JoinSet::new();
+    sources.spawn(housekeeping::run(Arc::clone(&context)));
     sources.spawn(intake::run(Arc::clone(&context)));
     sources.spawn(batching::run(Arc::clone(&context)));
 

@@ -3,15 +3,16 @@
 //! Never here: an ack before every publication of its delivery is confirmed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::Desk;
 use super::desk::Waiter;
+use super::{Desk, aside};
 use crate::domain::acks::AckWindow;
 use crate::domain::outcome::{OUTCOME_TYPE, Outcome};
 use crate::domain::registry::Completed;
@@ -28,6 +29,22 @@ struct Leaving {
     /// What is not confirmed yet.
     publish_outcome: bool,
     forward: bool,
+    /// Whether some of it found no queue when it was tried last.
+    unroutable: bool,
+}
+
+impl Leaving {
+    fn is_done(&self) -> bool {
+        !self.publish_outcome && !self.forward
+    }
+
+    /// What was returned does not wait here for the broker to count its deliveries up to the limit: it steps aside.
+    fn grows_old(&mut self, now: Duration) {
+        let here = now.saturating_sub(self.waiter.since);
+        if self.waiter.delivery.source == Source::Returned && self.publish_outcome && here >= aside::TURN {
+            (self.how, self.publish_outcome, self.forward) = (How::Aside { held: false }, false, true);
+        }
+    }
 }
 
 /// How a delivery leaves us.
@@ -48,8 +65,8 @@ pub(super) struct Settler {
 /// What both sides know.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// Deliveries handed over and not settled.
-    open: AtomicUsize,
+    /// How many deliveries are handed over and not settled, by when they came (steady) and in which epoch.
+    open: Mutex<BTreeMap<(Duration, Epoch), usize>>,
     idle: Notify,
     /// Epochs below this one are over.
     first_live: AtomicU64,
@@ -81,18 +98,23 @@ impl Settler {
     /// This delivery gets this outcome.
     pub(super) fn answer(&self, waiter: Waiter, outcome: Arc<Outcome>) {
         let forward = outcome.dead.is_some();
-        self.hand_over(Leaving { waiter, how: How::Answered(outcome), publish_outcome: true, forward });
+        self.hand_over(waiter, How::Answered(outcome), true, forward);
     }
 
     /// This delivery waits elsewhere: in the parking queue, or at the tail of the returned queue.
     pub(super) fn step_aside(&self, waiter: Waiter, held: bool) {
-        self.hand_over(Leaving { waiter, how: How::Aside { held }, publish_outcome: false, forward: true });
+        self.hand_over(waiter, How::Aside { held }, false, true);
     }
 
-    fn hand_over(&self, leaving: Leaving) {
-        self.shared.open.fetch_add(1, Ordering::AcqRel);
+    fn hand_over(&self, waiter: Waiter, how: How, publish_outcome: bool, forward: bool) {
+        *self.shared.open().entry((waiter.since, waiter.delivery.epoch)).or_default() += 1;
         // Without a receiver the pipeline has ended: the delivery comes again.
-        let _ = self.queue.send(leaving);
+        let _ = self.queue.send(Leaving { waiter, how, publish_outcome, forward, unroutable: false });
+    }
+
+    /// The latest epoch of a delivery that came by then (steady) and is still not settled.
+    pub(super) fn epoch_of_older(&self, came_by: Duration) -> Option<Epoch> {
+        self.shared.open().keys().take_while(|(since, _)| *since <= came_by).map(|(_, epoch)| *epoch).max()
     }
 
     /// No delivery of this epoch or an earlier one can be acked any more.
@@ -106,7 +128,7 @@ impl Settler {
             let idle = self.shared.idle.notified();
             tokio::pin!(idle);
             idle.as_mut().enable();
-            if self.shared.open.load(Ordering::Acquire) == 0 {
+            if self.shared.open().is_empty() {
                 return;
             }
             idle.await;
@@ -123,8 +145,22 @@ impl Shared {
         Epoch(self.first_live.load(Ordering::Acquire))
     }
 
-    fn close(&self, count: usize) {
-        if self.open.fetch_sub(count, Ordering::AcqRel) == count {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<(Duration, Epoch), usize>> {
+        // Poisoned only by a panic, which ends the worker anyway.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close<'a>(&self, gone: impl Iterator<Item = &'a Waiter>) {
+        let mut open = self.open();
+        for waiter in gone {
+            if let Entry::Occupied(mut count) = open.entry((waiter.since, waiter.delivery.epoch)) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
+        if open.is_empty() {
             self.idle.notify_waiters();
         }
     }
@@ -142,20 +178,26 @@ pub(super) async fn run(desk: Arc<Desk>, mut settled: Settled) {
         tokio::select! {
             biased;
             // Before new answers: however many come, those that wait have their turn.
-            () = tokio::time::sleep_until(retry_at), if !unconfirmed.is_empty() => group.append(&mut unconfirmed),
+            () = tokio::time::sleep_until(retry_at), if !unconfirmed.is_empty() => {
+                let now = desk.ports.world.now().steady;
+                group.extend(unconfirmed.drain(..unconfirmed.len().min(GROUP)));
+                for leaving in &mut group {
+                    leaving.grows_old(now);
+                }
+            }
             received = settled.queue.recv_many(&mut group, GROUP) => if received == 0 { return },
         }
-        let total = group.len();
-        group.retain(|leaving| !settled.shared.is_lost(leaving));
-        settled.shared.close(total - group.len());
+        let lost = group.extract_if(.., |leaving| settled.shared.is_lost(leaving)).map(|leaving| leaving.waiter);
+        settled.shared.close(lost.collect::<Vec<_>>().iter());
         let (done, open) = publish(&desk, std::mem::take(&mut group)).await;
-        if open.is_empty() {
-            failures = 0;
-        } else {
+        if !open.is_empty() {
             retry_at = Instant::now() + desk.backoff(failures).max(Duration::from_millis(50));
             failures = failures.saturating_add(1);
             unconfirmed.extend(open);
+        } else if unconfirmed.is_empty() {
+            failures = 0;
         }
+        desk.lock().unroutable = unconfirmed.iter().any(|leaving| leaving.unroutable);
         ack(&desk, &mut windows, &settled.shared, done).await;
     }
 }
@@ -183,31 +225,33 @@ async fn publish(desk: &Desk, mut group: Vec<Leaving>) -> (Vec<Leaving>, Vec<Lea
     }
     let confirms = desk.ports.broker.publish(publications).await;
     let (mut failed, mut unroutable) = (0, false);
+    for leaving in &mut group {
+        leaving.unroutable = false;
+    }
     for ((at, is_outcome), confirm) in owners.into_iter().zip(confirms) {
         match confirm {
             Confirm::Confirmed if is_outcome => group[at].publish_outcome = false,
             Confirm::Confirmed => group[at].forward = false,
             Confirm::Unroutable | Confirm::Unconfirmed => {
                 failed += 1;
-                unroutable |= confirm == Confirm::Unroutable;
+                group[at].unroutable |= confirm == Confirm::Unroutable;
+                unroutable |= group[at].unroutable;
             }
         }
     }
-    desk.lock().unroutable = unroutable;
     if failed > 0 {
         desk.ports.observer.see(&Event::Unpublished { messages: failed, unroutable });
     }
-    group.into_iter().partition(|leaving| !leaving.publish_outcome && !leaving.forward)
+    group.into_iter().partition(Leaving::is_done)
 }
 
 async fn ack(desk: &Desk, windows: &mut BTreeMap<Epoch, AckWindow>, shared: &Shared, done: Vec<Leaving>) {
     let now = desk.ports.world.now();
-    let count = done.len();
     let mut tags: BTreeMap<Epoch, Vec<u64>> = BTreeMap::new();
     let mut stepped_aside = 0;
-    for Leaving { waiter, how, .. } in done {
+    for Leaving { waiter, how, .. } in &done {
         match how {
-            How::Answered(outcome) => tell(desk, &waiter, &outcome, now.steady),
+            How::Answered(outcome) => tell(desk, waiter, outcome, now.steady),
             How::Aside { .. } => stepped_aside += 1,
         }
         tags.entry(waiter.delivery.epoch).or_default().push(waiter.delivery.tag);
@@ -220,7 +264,7 @@ async fn ack(desk: &Desk, windows: &mut BTreeMap<Epoch, AckWindow>, shared: &Sha
         desk.ports.broker.ack(epoch, acks).await;
     }
     windows.retain(|epoch, _| *epoch >= shared.first_live());
-    shared.close(count);
+    shared.close(done.iter().map(|leaving| &leaving.waiter));
 }
 
 /// The broker has the outcome: whoever else wants to hear of it does.

@@ -30,8 +30,8 @@ async fn three_poisoned_emails_among_1500_requests_fail_three_requests_and_no_ot
     let mut dead = world.vhost.collect("contacts.deletion.dead").await;
     outcomes.wait_for(requests.len()).await;
     dead.wait_for(3).await;
-    let outcomes = outcomes.nothing_more().await.to_vec();
-    let dead = dead.nothing_more().await;
+    let outcomes = outcomes.drain().await.to_vec();
+    let dead = dead.drain().await;
     for (at, in_company) in culprits {
         let outcome = outcomes.iter().map(crate::support::broker::Seen::json);
         let outcome = outcome.into_iter().find(|outcome| outcome["messageId"] == requests[at].id).unwrap();
@@ -44,12 +44,10 @@ async fn three_poisoned_emails_among_1500_requests_fail_three_requests_and_no_ot
     let others = outcomes.iter().filter(|outcome| outcome.routing_key == "outcome.succeeded").count();
     assert_eq!((others, dead.len()), (1497, 3));
 
-    let api = world.api.lock();
-    truth::check(&requests, &outcomes, &api);
-    let (calls, fewest) = (api.ledger.summary.calls, truth::fewest_calls(&requests));
+    truth::check(&requests, &outcomes, &world.api.lock());
+    let (calls, fewest) = (world.api.lock().ledger.summary.calls, truth::fewest_calls(&requests));
     println!("{calls} calls, {fewest} without poison, at most {EXTRA} more for each of 3 culprits");
     assert!(calls <= fewest + 3 * EXTRA, "{calls} calls");
-    drop(api);
     worker.stop().await;
 }
 
@@ -71,7 +69,9 @@ async fn a_server_error_that_only_one_body_meets_splits_it_until_the_culprit_sta
         let bystander = Request::of(&format!("m{n}"), "q", vec![format!("user{n}@example.org")]);
         world.vhost.publish(std::slice::from_ref(&bystander)).await;
         requests.push(bystander);
-        outcomes.wait_until("the bystander's outcome", |seen| seen.iter().any(|o| o.json()["messageId"] == format!("m{n}"))).await;
+        outcomes
+            .wait_until("the bystander's outcome", |seen| seen.iter().any(|o| o.json()["messageId"] == format!("m{n}")))
+            .await;
         if outcomes.seen.iter().any(|outcome| outcome.json()["messageId"] == "poisoned") {
             break;
         }

@@ -15,7 +15,8 @@ const RETURNED: &str = "contacts.deletion.returned";
 const DEAD: &str = "contacts.deletion.dead";
 
 /// Deliveries are given back after a quarter of this.
-const SHORT_TIMEOUT: (&str, &str) = ("AMQP__CONSUMER_TIMEOUT", "6s");
+const IMPATIENT: [(&str, &str); 3] =
+    [("AMQP__CONSUMER_TIMEOUT", "6s"), ("MIGMA__REQUEST_TIMEOUT", "2s"), ("RETRY__MAX_INTERVAL", "1s")];
 
 fn one_each(project: &str, count: usize) -> Vec<Request> {
     (0..count).map(|n| Request::of(&format!("{project}-{n}"), project, vec![format!("user{n}@example.org")])).collect()
@@ -56,7 +57,7 @@ async fn waits_and_goes_on(reason: &str, faults: Faults) {
     outcomes.wait_for(requests.len()).await;
     worker.wait_ready().await;
     assert_eq!(lines(&worker, reason), (1, 1), "one line at its start, one at its end");
-    truth::check(&requests, outcomes.nothing_more().await, &world.api.lock());
+    truth::check(&requests, outcomes.drain().await, &world.api.lock());
     assert_eq!(world.vhost.ready(DEAD).await, 0);
     worker.stop().await;
 }
@@ -68,7 +69,7 @@ async fn an_api_that_is_down_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_answers_garbage_is_waited_for() {
-    waits_and_goes_on("api_down", Faults { garbage: 1.0, ..Faults::default() }).await;
+    waits_and_goes_on("api_down", Faults { proxy_page: Some(200), ..Faults::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,7 +122,7 @@ async fn a_wrong_base_url_is_waited_for() {
     let late = migma_eraser::sandbox::start(([127, 0, 0, 1], port).into(), State::new(API_KEY, data, 7)).await.unwrap();
     let mut outcomes = world.vhost.collect(OUTCOMES).await;
     outcomes.wait_for(requests.len()).await;
-    truth::check(&requests, outcomes.nothing_more().await, &late.lock());
+    truth::check(&requests, outcomes.drain().await, &late.lock());
     worker.stop().await;
 }
 
@@ -129,7 +130,7 @@ async fn a_wrong_base_url_is_waited_for() {
 async fn while_everything_waits_nothing_is_consumed_and_what_was_goes_back() {
     let world = World::new().await;
     world.set_faults(Faults { refuse_all_keys: true, ..Faults::default() });
-    let worker = world.worker_with(&[SHORT_TIMEOUT, ("RETRY__MAX_INTERVAL", "1s")]).await;
+    let worker = world.worker_with(&IMPATIENT).await;
     let requests = one_each("p", 50);
     world.vhost.publish(&requests).await;
     wait_for_ready(&world, REQUESTS, 50).await;
@@ -144,7 +145,7 @@ async fn while_everything_waits_nothing_is_consumed_and_what_was_goes_back() {
     world.set_faults(Faults::default());
     let mut outcomes = world.vhost.collect(OUTCOMES).await;
     outcomes.wait_for(requests.len()).await;
-    truth::check(&requests, outcomes.nothing_more().await, &world.api.lock());
+    truth::check(&requests, outcomes.drain().await, &world.api.lock());
     worker.stop().await;
 }
 
@@ -152,7 +153,7 @@ async fn while_everything_waits_nothing_is_consumed_and_what_was_goes_back() {
 async fn a_new_key_is_taken_from_its_file_without_a_restart() {
     let world = World::new().await;
     let file = world.folder.path().join("key");
-    std::fs::write(&file, "an old key\n").unwrap();
+    std::fs::write(&file, "an-old-key\n").unwrap();
     let settings = [("MIGMA__API_KEY_FILE", file.to_str().unwrap())];
     let worker = Worker::start_without_key(&world, &settings).await;
     let requests = one_each("p", 20);
@@ -162,9 +163,9 @@ async fn a_new_key_is_taken_from_its_file_without_a_restart() {
     worker.signal("HUP");
     let mut outcomes = world.vhost.collect(OUTCOMES).await;
     outcomes.wait_for(requests.len()).await;
-    truth::check(&requests, outcomes.nothing_more().await, &world.api.lock());
+    truth::check(&requests, outcomes.drain().await, &world.api.lock());
     let log = worker.stop().await;
-    assert!(!log.contains("an old key") && !log.contains(API_KEY));
+    assert!(!log.contains("an-old-key") && !log.contains(API_KEY));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,7 +188,7 @@ async fn requests_of_a_forbidden_project_step_aside_and_others_go_on() {
     outcomes.wait_for(bystanders.len() + held.len()).await;
     worker.wait_ready().await;
     let all: Vec<Request> = held.into_iter().chain(bystanders).collect();
-    truth::check(&all, outcomes.nothing_more().await, &world.api.lock());
+    truth::check(&all, outcomes.drain().await, &world.api.lock());
     assert_eq!(lines(&worker, "forbidden"), (1, 1));
     worker.stop().await;
 }
@@ -201,7 +202,7 @@ async fn what_stays_forbidden_for_too_long_fails_and_says_so_parked_or_not() {
     world.vhost.publish(&requests).await;
     let mut outcomes = world.vhost.collect(OUTCOMES).await;
     outcomes.wait_for(requests.len()).await;
-    for outcome in outcomes.nothing_more().await {
+    for outcome in outcomes.drain().await {
         let outcome = outcome.json();
         assert_eq!((&outcome["status"], &outcome["failed"][0]["code"]), (&"failed".into(), &"FORBIDDEN".into()));
         assert_eq!(outcome["failed"][0]["mayHaveTakenEffect"], false);
@@ -220,7 +221,7 @@ async fn what_was_returned_outlasts_more_waits_and_restarts_than_its_delivery_li
     world.vhost.publish_to("contacts.deletion.dead", "returned", &returned).await;
     // The limit is 5: given back so often, it would be a dead letter without an outcome.
     for round in 1..=7 {
-        let worker = world.worker_with(&[SHORT_TIMEOUT]).await;
+        let worker = Worker::launch(&world, &IMPATIENT);
         worker.wait_readiness(|status, text| status == 503 && text.contains("key_refused")).await;
         if round == 4 {
             wait_for_ready(&world, RETURNED, 1).await;
@@ -232,7 +233,7 @@ async fn what_was_returned_outlasts_more_waits_and_restarts_than_its_delivery_li
     let worker = world.worker().await;
     let mut outcomes = world.vhost.collect(OUTCOMES).await;
     outcomes.wait_for(1).await;
-    truth::check(&returned, outcomes.nothing_more().await, &world.api.lock());
+    truth::check(&returned, outcomes.drain().await, &world.api.lock());
     assert_eq!(world.vhost.ready(DEAD).await, 0);
     worker.stop().await;
 }
@@ -270,12 +271,10 @@ async fn after_a_throttling_calls_come_back_slowly_so_that_few_are_refused() {
     world.vhost.publish(&requests).await;
     let mut outcomes = world.vhost.collect(OUTCOMES).await;
     outcomes.wait_for(requests.len()).await;
-    let api = world.api.lock();
-    let count = |status: u16| api.ledger.summary.by_status.get(&status).copied().unwrap_or(0);
+    let count = |status: u16| world.api.lock().ledger.summary.by_status.get(&status).copied().unwrap_or(0);
     let (served, refused) = (count(200), count(429));
     println!("{refused} refusals for {served} calls served");
     assert!(refused * 2 < served * 3, "{refused} refusals for {served} calls served");
-    truth::check(&requests, &outcomes.seen, &api);
-    drop(api);
+    truth::check(&requests, &outcomes.seen, &world.api.lock());
     worker.stop().await;
 }

@@ -151,6 +151,19 @@ fn a_cloud_event_that_cannot_be_read_names_the_field() {
 }
 
 #[test]
+fn a_list_of_non_addresses_that_no_outcome_could_hold_is_refused_as_a_whole() {
+    let list = |invalid: usize| {
+        let mut emails: Vec<String> = (0..invalid).map(|n| n.to_string()).collect();
+        emails.push("a@x".into());
+        serde_json::json!({"projectId": "p", "emails": emails}).to_string()
+    };
+    assert_eq!(parse(&list(20_000)).unwrap().invalid.len(), 20_000);
+    let (got, message) = code(parse(&list(30_000)));
+    assert_eq!(got, RejectCode::InvalidRequest);
+    assert!(message.contains("30000 entries"), "{message}");
+}
+
+#[test]
 fn undone_entries_are_told_by_their_place_in_the_message() {
     let message = envelope(r#"{"projectId":"p","emails":["a@x","no","B@x","b@x","c@x"]}"#);
     let ranges = undone_indices(&message, |folded| folded == "a@x" || folded == "c@x").unwrap();

@@ -13,7 +13,8 @@ use super::{Failure, Unfit};
 const APPLICATION_ID: i64 = 0x4d69_676d;
 
 /// What makes each version of the schema out of the one before.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE manifests (
         id INTEGER PRIMARY KEY AUTOINCREMENT, -- never used twice
         parent INTEGER,                       -- what it was split from
@@ -78,9 +79,11 @@ const MIGRATIONS: &[&str] = &["
         minute INTEGER PRIMARY KEY,           -- since the epoch
         calls INTEGER NOT NULL
     ) STRICT;
-", "
+",
+    "
     ALTER TABLE manifests ADD COLUMN troubled_since INTEGER;
-"];
+",
+];
 
 /// Brings the schema up to date.
 pub(super) async fn prepare(db: &mut SqliteConnection) -> Result<(), Failure> {

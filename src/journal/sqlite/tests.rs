@@ -190,7 +190,8 @@ async fn no_address_outlives_its_answer_in_any_file() {
         if n % 5 == 0 && open.last().unwrap().emails > 1 {
             let parent = open.pop().unwrap();
             let split = split(&parent).unwrap();
-            let children = journal.split(&parent, &sample::ended(End::Split, 2), Fate::never_sent(), &split).await.unwrap();
+            let children =
+                journal.split(&parent, &sample::ended(End::Split, 2), Fate::never_sent(), &split).await.unwrap();
             open.extend(children);
         }
         while open.len() > (dice >> 16) as usize % 12 {

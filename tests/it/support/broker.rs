@@ -132,13 +132,7 @@ impl Vhost {
         for request in requests {
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
             let confirm = channel
-                .basic_publish(
-                    exchange.into(),
-                    routing_key.into(),
-                    options,
-                    &request.body,
-                    request.properties.clone(),
-                )
+                .basic_publish(exchange.into(), routing_key.into(), options, &request.body, request.properties.clone())
                 .await
                 .unwrap();
             confirms.push(confirm);

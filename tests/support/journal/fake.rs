@@ -91,12 +91,7 @@ impl Store {
         self.open.len()
     }
 
-    fn insert(
-        &mut self,
-        draft: &Draft,
-        root: Option<ManifestId>,
-        fate: Fate,
-    ) -> ManifestId {
+    fn insert(&mut self, draft: &Draft, root: Option<ManifestId>, fate: Fate) -> ManifestId {
         self.last += 1;
         let id = ManifestId(self.last);
         let root = root.unwrap_or(id);
@@ -254,8 +249,7 @@ impl Journal for FakeJournal {
         }
         let root = row.root;
         store.end(manifest.id, conclusion);
-        let ids: Vec<ManifestId> =
-            children.iter().map(|draft| store.insert(draft, Some(root), inherited)).collect();
+        let ids: Vec<ManifestId> = children.iter().map(|draft| store.insert(draft, Some(root), inherited)).collect();
         if let Some(row) = store.manifests.get_mut(&manifest.id) {
             row.children.clone_from(&ids);
         }

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use migma_eraser::domain::acks::Ack;
 use migma_eraser::domain::envelope::Envelope;
-use migma_eraser::ports::{Broker, Confirm, Delivery, Epoch, Exchange, Head, Inbound, Original, Publication, Source};
 use migma_eraser::domain::moment::Timestamp;
+use migma_eraser::ports::{Broker, Confirm, Delivery, Epoch, Exchange, Head, Inbound, Original, Publication, Source};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 

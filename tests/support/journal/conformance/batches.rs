@@ -186,8 +186,7 @@ pub async fn a_restated_fate_outlives_a_restart(stand: &mut dyn Stand) {
     let journal = stand.open().await;
     let other = record(&journal, &whole(&[("m1", 1)])).await;
     let before = record(&journal, &whole(&[("m2", 1)])).await;
-    let next_key =
-        Fate { generation: 1, unknown: true, lost: true, first_call: None, troubled_since: Some(at(40)) };
+    let next_key = Fate { generation: 1, unknown: true, lost: true, first_call: None, troubled_since: Some(at(40)) };
     let after = journal.restate(&before, next_key).await.unwrap();
     assert_eq!((after.fate, after.id, &after.body), (next_key, before.id, &before.body));
     assert_eq!(facts(&open(&journal).await[1]), facts(&after));
