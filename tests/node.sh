@@ -1,6 +1,13 @@
 #!/usr/bin/env bash
 # Starts a private RabbitMQ node on free ports, in a directory of its own; prints its URLs, and stops it when standard
 # input ends (so that it never outlives who started it). Needs the program rabbitmq-server, not a running broker.
+#
+# Orders, one a line on standard input, each answered by a line `done`:
+#   restart   stops it in order and starts it again
+#   kill      ends it with SIGKILL and starts it again
+#   alarm     raises the memory alarm: publishers are blocked
+#   calm      clears it
+# NODE_CONSUMER_TIMEOUT_MS=5000 sets its consumer timeout, looked after every second.
 set -euo pipefail
 
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
@@ -29,30 +36,48 @@ management.rates_mode = none
 log.file.level = warning
 disk_free_limit.absolute = 50MB
 CONF
+if [ -n "${NODE_CONSUMER_TIMEOUT_MS:-}" ]; then
+    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS+=" -rabbit consumer_timeout $NODE_CONSUMER_TIMEOUT_MS -rabbit channel_tick_interval 1000"
+fi
 echo '[rabbitmq_management].' > "$dir/plugins"
 
-"$server" > "$dir/out" 2>&1 < /dev/null &
-node=$!
-stop() {
-    [ -s "$dir/pid" ] && kill "$(cat "$dir/pid")" 2>/dev/null || true
-    kill "$node" 2>/dev/null || true
-    for _ in $(seq 100); do kill -0 "$node" 2>/dev/null || break; sleep 0.1; done
-    kill -9 "$node" 2>/dev/null || true
-    rm -rf "$dir"
+start() {
+    rm -f "$dir/pid"
+    "$server" > "$dir/out" 2>&1 < /dev/null &
+    node=$!
+    for _ in $(seq 600); do
+        curl -fsS -u guest:guest "http://127.0.0.1:$http/api/overview" > /dev/null 2>&1 && return
+        kill -0 "$node" 2>/dev/null || { cat "$dir/out" >&2; exit 1; }
+        sleep 0.2
+    done
+    cat "$dir/out" >&2
+    echo "the node did not start" >&2
+    exit 1
 }
-trap stop EXIT
+finish() {
+    [ -s "$dir/pid" ] && kill "$1" "$(cat "$dir/pid")" 2>/dev/null || true
+    kill "$1" "$node" 2>/dev/null || true
+    for _ in $(seq 300); do kill -0 "$node" 2>/dev/null || break; sleep 0.1; done
+    kill -KILL "$node" 2>/dev/null || true
+    wait "$node" 2>/dev/null || true
+}
+# Debian's wrapper would become another user, who has another cookie.
+control=/usr/lib/rabbitmq/bin/rabbitmqctl
+[ -x "$control" ] || control=rabbitmqctl
+watermark() { "$control" -q -n "$RABBITMQ_NODENAME" set_vm_memory_high_watermark "$@" > /dev/null; }
+trap 'finish -TERM; rm -rf "$dir"' EXIT
 trap 'exit 0' TERM INT
 
-for _ in $(seq 600); do
-    if curl -fsS -u guest:guest "http://127.0.0.1:$http/api/overview" > /dev/null 2>&1; then
-        echo "TEST_AMQP_URL=amqp://guest:guest@127.0.0.1:$amqp"
-        echo "TEST_MANAGEMENT_URL=http://127.0.0.1:$http"
-        cat > /dev/null || true
-        exit 0
-    fi
-    kill -0 "$node" 2>/dev/null || { cat "$dir/out" >&2; exit 1; }
-    sleep 0.2
+start
+echo "TEST_AMQP_URL=amqp://guest:guest@127.0.0.1:$amqp"
+echo "TEST_MANAGEMENT_URL=http://127.0.0.1:$http"
+while read -r order; do
+    case "$order" in
+        restart) finish -TERM; start ;;
+        kill) finish -KILL; start ;;
+        alarm) watermark absolute 1MB ;;
+        calm) watermark 0.4 ;;
+        *) echo "what is '$order'?" >&2; exit 2 ;;
+    esac
+    echo done
 done
-cat "$dir/out" >&2
-echo "the node did not start" >&2
-exit 1

@@ -12,6 +12,7 @@
     clippy::default_trait_access
 )]
 
+mod broker_faults;
 mod conformance_journal;
 #[path = "../support/journal/mod.rs"]
 mod journal;

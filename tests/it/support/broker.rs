@@ -1,9 +1,9 @@
 //! The broker: `TEST_AMQP_URL` with `TEST_MANAGEMENT_URL`, or a private node that lives as long as this process.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -18,68 +18,92 @@ use serde_json::Value;
 use super::{PATIENCE, Request};
 
 /// Where a broker serves.
-struct Node {
+pub struct Node {
     amqp: String,
     management: String,
-    /// It ends when its standard input does, at the latest with this process.
-    _process: Option<Mutex<(Child, ChildStdin)>>,
+    process: Option<Mutex<Process>>,
 }
 
-fn node() -> &'static Node {
-    static NODE: OnceLock<Node> = OnceLock::new();
-    NODE.get_or_init(|| {
-        if let (Ok(amqp), Ok(management)) = (std::env::var("TEST_AMQP_URL"), std::env::var("TEST_MANAGEMENT_URL")) {
-            return Node { amqp, management, _process: None };
-        }
+/// It ends when its standard input does, at the latest with this process.
+struct Process {
+    _child: Child,
+    orders: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Node {
+    /// A node of a test's own, with these variables in its environment (see tests/node.sh).
+    pub async fn private(environment: &'static [(&'static str, &'static str)]) -> Arc<Self> {
+        tokio::task::spawn_blocking(|| Arc::new(Self::start(environment))).await.unwrap()
+    }
+
+    fn start(environment: &[(&str, &str)]) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node.sh");
-        let mut process = Command::new(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let stdin = process.stdin.take().unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut command = Command::new(script);
+        let command = command.envs(environment.iter().copied());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let orders = child.stdin.take().unwrap();
+        let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut read = |name: &str| {
-            let line = lines
+            let line = answers
                 .next()
                 .expect("a broker: set TEST_AMQP_URL and TEST_MANAGEMENT_URL, or install rabbitmq-server")
                 .unwrap();
             line.strip_prefix(name).unwrap().trim_start_matches('=').to_owned()
         };
         let (amqp, management) = (read("TEST_AMQP_URL"), read("TEST_MANAGEMENT_URL"));
-        Node { amqp, management, _process: Some(Mutex::new((process, stdin))) }
-    })
+        Self { amqp, management, process: Some(Mutex::new(Process { _child: child, orders, answers })) }
+    }
+
+    /// Orders something of a private node (see tests/node.sh), and waits until it is done.
+    pub async fn order(self: &Arc<Self>, what: &'static str) {
+        let node = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            let mut process = node.process.as_ref().expect("a private node").lock().unwrap();
+            writeln!(process.orders, "{what}").unwrap();
+            process.answers.next().unwrap().unwrap()
+        });
+        assert_eq!(done.await.unwrap(), "done");
+    }
+
+    async fn manage(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
+        let url = format!("{}/api/{path}", self.management);
+        let mut request = reqwest::Client::new().request(method, url).basic_auth("guest", Some("guest"));
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let response = request.send().await.unwrap();
+        assert!(response.status().is_success(), "{path}: {}", response.status());
+        serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default()
+    }
+}
+
+/// The node that most tests share.
+fn node() -> Arc<Node> {
+    static NODE: OnceLock<Arc<Node>> = OnceLock::new();
+    Arc::clone(NODE.get_or_init(|| {
+        if let (Ok(amqp), Ok(management)) = (std::env::var("TEST_AMQP_URL"), std::env::var("TEST_MANAGEMENT_URL")) {
+            return Arc::new(Node { amqp, management, process: None });
+        }
+        Arc::new(Node::start(&[]))
+    }))
 }
 
 /// A vhost of a test's own; gone with it.
 pub struct Vhost {
     /// `None` where it is not ours to delete.
-    name: Option<String>,
+    own: Option<(Arc<Node>, String)>,
     pub url: String,
 }
 
 pub async fn fresh_vhost() -> Vhost {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let name = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-    let node = tokio::task::spawn_blocking(node).await.unwrap();
-    manage(reqwest::Method::PUT, &format!("vhosts/{name}"), None).await;
-    let grant = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
-    manage(reqwest::Method::PUT, &format!("permissions/{name}/guest"), Some(grant)).await;
-    Vhost { url: format!("{}/{name}", node.amqp), name: Some(name) }
-}
-
-async fn manage(method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
-    let url = format!("{}/api/{path}", node().management);
-    let mut request = reqwest::Client::new().request(method, url).basic_auth("guest", Some("guest"));
-    if let Some(body) = body {
-        request = request.header("content-type", "application/json").body(body.to_string());
-    }
-    let response = request.send().await.unwrap();
-    assert!(response.status().is_success(), "{path}: {}", response.status());
-    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default()
+    Vhost::on(tokio::task::spawn_blocking(node).await.unwrap()).await
 }
 
 impl Drop for Vhost {
     fn drop(&mut self) {
-        let Some(name) = &self.name else { return };
-        let url = format!("{}/api/vhosts/{name}", node().management);
+        let Some((node, name)) = &self.own else { return };
+        let url = format!("{}/api/vhosts/{name}", node.management);
         // On a thread of its own: a test's runtime may be on its way down.
         let _ = std::thread::spawn(move || {
             let delete =
@@ -94,7 +118,18 @@ impl Vhost {
     /// Somebody else's: the container's.
     #[allow(dead_code, reason = "tests/container uses it")]
     pub fn at(url: String) -> Self {
-        Self { name: None, url }
+        Self { own: None, url }
+    }
+
+    /// A new one on this node.
+    pub async fn on(node: Arc<Node>) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let name = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
+        node.manage(reqwest::Method::PUT, &format!("vhosts/{name}"), None).await;
+        let grant = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
+        node.manage(reqwest::Method::PUT, &format!("permissions/{name}/guest"), Some(grant)).await;
+        Self { url: format!("{}/{name}", node.amqp), own: Some((node, name)) }
     }
 
     pub async fn connect(&self) -> Connection {
@@ -157,12 +192,12 @@ impl Vhost {
 
     /// Ends every connection to this vhost, as a network would.
     pub async fn cut_connections(&self) -> usize {
+        let (node, name) = self.own.as_ref().unwrap();
         let mut cut = 0;
-        let found =
-            manage(reqwest::Method::GET, &format!("vhosts/{}/connections", self.name.as_ref().unwrap()), None).await;
+        let found = node.manage(reqwest::Method::GET, &format!("vhosts/{name}/connections"), None).await;
         for connection in found.as_array().into_iter().flatten() {
             let name = connection["name"].as_str().unwrap_or_default().replace(' ', "%20").replace('>', "%3E");
-            let url = format!("{}/api/connections/{name}", node().management);
+            let url = format!("{}/api/connections/{name}", node.management);
             let gone = reqwest::Client::new().delete(url).basic_auth("guest", Some("guest")).send().await.unwrap();
             cut += usize::from(gone.status().is_success());
         }
