@@ -24,7 +24,7 @@ free_port() {
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-node.XXXXXX")
 amqp=$(free_port); http=$(free_port); dist=$(free_port)
-export HOME=$dir RABBITMQ_NODENAME="eraser-$$@localhost" RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT=$amqp \
+export HOME=$dir ERL_CRASH_DUMP=$dir/crash RABBITMQ_NODENAME="eraser-$$@localhost" RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT=$amqp \
     RABBITMQ_DIST_PORT=$dist RABBITMQ_MNESIA_BASE=$dir/data RABBITMQ_LOG_BASE=$dir/log RABBITMQ_PID_FILE=$dir/pid \
     RABBITMQ_CONFIG_FILE=$dir/rabbitmq RABBITMQ_ENABLED_PLUGINS_FILE=$dir/plugins RABBITMQ_CONF_ENV_FILE=/dev/null \
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S 2:2"

@@ -283,7 +283,7 @@ fn no_request_is_lost_and_every_outcome_is_true_whatever_crashes() {
     if let Some(seed) = number("SIM_SEED") {
         return run_seeds(seed..seed + 1);
     }
-    let seeds = number("SIM_SEEDS").unwrap_or(3000);
+    let seeds = number("SIM_SEEDS").unwrap_or(10_000);
     run_seeds(0..seeds);
     let all = ["first key", "next key", "child"];
     let calls = ["first key", "next key", "child", "recovered"];

@@ -58,14 +58,19 @@ pub(super) fn the_returned(context: &Context, because: Because) -> bool {
         .filter(|(_, held, waiter)| goes(waiter, *held))
         .map(|(request, held, _)| (request, held))
         .collect();
-    let any = !requests.is_empty();
+    if requests.is_empty() {
+        return false;
+    }
     for (request, held) in requests {
         let waiters = withdraw(&mut state, &[request], |waiter| goes(waiter, held));
         for waiter in waiters {
             context.settle.step_aside(waiter, held);
         }
     }
-    any
+    drop(state);
+    // Whoever stood in line for what they had in a lane must look again, and make room for others.
+    desk.ring();
+    true
 }
 
 fn withdraw(state: &mut State, requests: &[RequestDigest], goes: impl Fn(&Waiter) -> bool) -> Vec<Waiter> {

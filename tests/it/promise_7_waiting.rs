@@ -246,7 +246,7 @@ async fn returned_requests_of_a_forbidden_project_take_turns_with_others() {
     let (held, other) = (one_each("p", 1), one_each("q", 1));
     world.vhost.publish_to("contacts.deletion.dead", "returned", &held).await;
     world.vhost.publish_to("contacts.deletion.dead", "returned", &other).await;
-    let worker = world.worker().await;
+    let worker = Worker::launch(&world, &[]);
     let mut outcomes = world.vhost.collect(OUTCOMES).await;
     assert_eq!(outcomes.wait_for(1).await[0].json()["projectId"], "q");
     world.set_faults(Faults::default());
