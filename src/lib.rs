@@ -20,6 +20,7 @@
 //! | journal, call, again or split or end | [`domain::fate`], [`domain::attempt`] | `pipeline::dispatch` |
 //! | who gets which answer | [`domain::attribution`], [`domain::outcome`] | `pipeline::dispatch` |
 //! | publish, dead-letter, ack | [`domain::acks`] | `pipeline::settle` |
+//! | a held project's requests step aside | [`domain::gates`] | `pipeline::aside`, `pipeline::settle` |
 //! | after a crash: open manifests first | [`domain::fate::Fate::recovered`] | `pipeline::dispatch` |
 //!
 //! # Layers

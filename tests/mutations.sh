@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 only=${1:-}
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} SIM_SEEDS=400
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} SIM_SEEDS=1000
 copy=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-mutation.XXXXXX")
 trap 'rm -rf "$copy"' EXIT
 caught=0 missed=0
@@ -52,7 +52,7 @@ mutate journal-write-skipped src/pipeline/dispatch.rs \
     's/manifest = desk\.journaled\(\|\| desk\.ports\.journal\.restate\(&manifest, restated\)\)\.await;/manifest = Journaled::attest(Manifest { fate: restated, ..(*manifest).clone() });/' \
     simulation "$simulation"
 mutate ack-before-confirm src/pipeline/settle.rs \
-    's/^( *)failed \+= 1;/\1failed += 1; if is_outcome { group[at].publish_outcome = false; } else { group[at].publish_dead = false; }/' \
+    's/^( *)failed \+= 1;/\1failed += 1; if is_outcome { group[at].publish_outcome = false; } else { group[at].forward = false; }/' \
     simulation "$simulation"
 mutate key-from-a-clock src/domain/key.rs \
     's/hasher\.update\(b"migma-eraser\/key\/1"\);/hasher.update(format!("{:?}", std::time::SystemTime::now()).as_bytes());/' \
@@ -61,7 +61,22 @@ mutate retry-under-a-new-key src/domain/attempt.rs \
     's/Decision::Again \{ fate, wait: Wait::Alone \{ exponent \} \}$/Decision::Again { fate: fate.next_key(), wait: Wait::Alone { exponent } }/' \
     lib domain::attempt::tests::a_lost_answer_goes_out_again_under_the_same_key_and_its_replay_is_certain
 mutate fresh-key-forgets-a-lost-answer src/domain/fate.rs \
-    's/\.\.Self::never_sent\(self\.may_have_taken_effect\(\)\)/..Self::never_sent(false)/' \
+    's/Self \{ lost: self\.may_have_taken_effect\(\), /Self { lost: false, /' \
+    simulation "$simulation"
+mutate fate-not-inherited-by-a-split src/pipeline/dispatch.rs \
+    's/journal\.split\(&manifest, &conclusion, inherited, &halves\)/journal.split(\&manifest, \&conclusion, { let _ = inherited; Fate::never_sent() }, \&halves)/' \
+    simulation "$simulation"
+mutate conflict-split src/domain/attempt.rs \
+    's/^( *)let fate = fate\.with_unknown_call\(\);$/\1let fate = fate.with_unknown_call(); if manifest.emails > 1 { return Decision::Split { fate: fate.inherited() }; }/' \
+    lib domain::attempt::tests::a_conflict_is_tried_again_under_its_key_and_then_under_the_next_with_doubt
+mutate aside-without-a-copy src/pipeline/settle.rs \
+    's/How::Aside \{ held \}, false, true\)/How::Aside { held }, false, false)/' \
+    simulation "$simulation"
+mutate parked-without-its-routing-key src/amqp/topology.rs \
+    's/dead_letters\(&self\.request_exchange, "request\.parked", None\)/{ let mut a = dead_letters(\&self.request_exchange, "", None); a.remove(1); a }/' \
+    lib amqp::topology::tests::every_queue_that_dead_letters_does_so_at_least_once_under_a_key_of_its_own
+mutate returned-answered-with-a-second-meaning src/pipeline/intake.rs \
+    's/^( *)Some\(None\) => match desk/\1Some(None) if alone => return Recognised::Refused(request, waiter, Rejection::new(RejectCode::TooLarge, "returned")),\n&/' \
     simulation "$simulation"
 mutate twin-planned-into-a-second-batch src/domain/registry.rs \
     's/self\.entries\.contains_key\(request\)/self.entries.contains_key(request) \&\& false/; s/let Some\(entry\) = self\.entries\.get_mut\(&request\.digest\) else/let Some(entry) = self.entries.get_mut(\&request.digest).filter(|_| false) else/' \
@@ -72,6 +87,9 @@ mutate outcome-with-another-completed-at src/domain/attribution.rs \
 mutate one-outcome-id-for-two-meanings src/domain/ids.rs \
     's/Self::from_hash\(&hash\(&\[b"migma-eraser\/rejected\/1", id, payload\]\)\)/{ let _ = payload; Self::from_hash(\&hash(\&[b"migma-eraser\/outcome\/1", id])) }/' \
     simulation "$simulation"
+mutate purge-at-start src/amqp/topology.rs \
+    's/^( *)let _ = within\(COMMAND_TIMEOUT, "closing a channel"/\1let _ = channel.queue_purge(short(\&names.request_queue), lapin::options::QueuePurgeOptions::default()).await;\n&/' \
+    it promise_4_full_batches::a_backlog_of_2000_requests_takes_the_fewest_calls
 
 echo "$caught caught, $missed missed"
 [ "$missed" -eq 0 ]

@@ -132,6 +132,30 @@ async fn a_file_that_does_not_serve_is_named_with_its_cure() {
 }
 
 #[tokio::test]
+async fn a_journal_of_an_older_schema_is_brought_up_to_date_with_all_that_it_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let journal = SqliteJournal::open(&path).await.unwrap();
+    let ended = record(&journal, "m", 3).await.unwrap();
+    let open = record(&journal, "n", 2).await.unwrap();
+    journal.conclude(ended.id, &deleted(2)).await.unwrap();
+    journal.close().await.unwrap();
+    let mut db = raw(&path).await;
+    for undo in ["ALTER TABLE manifests DROP COLUMN troubled_since", "PRAGMA user_version = 1"] {
+        sqlx::query(undo).execute(&mut db).await.unwrap();
+    }
+    db.close().await.unwrap();
+
+    let journal = SqliteJournal::open(&path).await.unwrap();
+    let [found] = &journal.open_manifests().await.unwrap()[..] else { panic!("one manifest is open") };
+    assert_eq!((found.id, &found.body, found.fate.troubled_since), (open.id, &open.body, None));
+    let known = journal.lookup(&[request("m", 3).digest]).await.unwrap();
+    assert_eq!(known[&request("m", 3).digest].parts[0].conclusion, Some(deleted(2)));
+    let troubled = journal.restate(found, found.fate.troubled(at(5))).await.unwrap();
+    assert_eq!(troubled.fate.troubled_since, Some(at(5)));
+}
+
+#[tokio::test]
 async fn what_was_told_to_be_durable_survives_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.db");

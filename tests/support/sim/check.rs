@@ -103,7 +103,10 @@ fn check_message(
         return;
     }
     let (Ok(request), Some(answered)) = (parsed, answered) else { return };
-    let Some(record) = journal.requests.get(&request.digest) else { return };
+    let Some(record) = journal.requests.get(&request.digest) else {
+        wrong.push(format!("message {} is sound, and was rejected", message.number));
+        return;
+    };
     if record.content != request.content || Some(&record.project) != request.project.as_ref() {
         // Another request of the same name: this one must have been told so.
         if !was_rejected {
