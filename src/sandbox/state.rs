@@ -110,6 +110,12 @@ pub struct State {
 }
 
 impl State {
+    /// Calls that have been taken and are not answered yet.
+    #[must_use]
+    pub fn calls_under_way(&self) -> usize {
+        self.running.len()
+    }
+
     /// An API that takes this key, with these contacts and seeded dice.
     #[must_use]
     pub fn new(api_key: &str, data: Data, seed: u64) -> Self {

@@ -7,7 +7,7 @@ use lapin::types::FieldTable;
 use migma_eraser::sandbox::Faults;
 
 use crate::support::requests::mixed;
-use crate::support::{World, truth, worker};
+use crate::support::{Worker, World, truth, worker};
 
 fn run(arguments: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
     let output =
@@ -89,4 +89,63 @@ async fn a_clean_stop_under_load_loses_nothing_and_repeats_nothing() {
         assert_eq!(outcomes.drain().await.len(), 800, "no outcome is repeated by a clean stop");
         truth::check(&requests, &seen, &world.api.lock());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_everything_waits_loses_nothing() {
+    let world = World::new().await;
+    world.set_faults(Faults { refuse_all_keys: true, ..Faults::default() });
+    let worker = world.worker().await;
+    let requests = mixed(100, &["p", "q"], 150, 21);
+    world.vhost.publish(&requests).await;
+    worker.wait_readiness(|status, text| status == 503 && text.contains("key_refused")).await;
+    worker.stop().await;
+    assert_eq!(world.vhost.ready("contacts.deletion.outcomes").await, 0);
+    world.set_faults(Faults::default());
+    let worker = world.worker().await;
+    let mut outcomes = world.vhost.collect("contacts.deletion.outcomes").await;
+    outcomes.wait_for(requests.len()).await;
+    assert_eq!(outcomes.drain().await.len(), requests.len(), "each once");
+    truth::check(&requests, &outcomes.seen, &world.api.lock());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_the_broker_is_away_is_in_order() {
+    let world = World::new().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nowhere = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
+    let worker = Worker::launch(&world, &[("AMQP__URL", &nowhere)]);
+    worker.wait_readiness(|status, text| status == 503 && text.contains("starting")).await;
+    worker.stop().await;
+
+    let world = World::new().await;
+    let worker = world.worker().await;
+    while world.vhost.cut_connections().await < 2 {}
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_stops_at_once_and_the_next_worker_finds_out_what_was_done() {
+    let world = World::new().await;
+    let settings = [("MIGMA__REQUEST_TIMEOUT", "5m"), ("SHUTDOWN__GRACE", "5m")];
+    let mut worker = world.worker_with(&settings).await;
+    let requests = mixed(100, &["p"], 150, 22);
+    world.vhost.publish(&requests[..50]).await;
+    let mut outcomes = world.vhost.collect("contacts.deletion.outcomes").await;
+    outcomes.wait_for(50).await;
+    world.set_faults(Faults { latency_ms: 20_000, ..Faults::default() });
+    world.vhost.publish(&requests[50..]).await;
+    worker.wait_readiness(|_, _| world.api.lock().calls_under_way() > 0).await;
+    worker.signal("TERM");
+    worker.wait_readiness(|status, text| status == 503 && text.contains("stopping")).await;
+    worker.signal("TERM");
+    assert_eq!(worker.ended().await.code(), Some(0));
+    assert!(world.api.lock().calls_under_way() > 0, "it did not wait for the call");
+
+    world.set_faults(Faults::default());
+    let worker = world.worker().await;
+    outcomes.wait_for(requests.len()).await;
+    truth::check(&requests, outcomes.drain().await, &world.api.lock());
+    worker.stop().await;
 }
