@@ -16,6 +16,7 @@ mod broker_faults;
 mod conformance_journal;
 #[path = "../support/journal/mod.rs"]
 mod journal;
+mod journal_faults;
 mod memory;
 mod promise_1_answered;
 mod promise_2_true;

@@ -56,6 +56,18 @@ impl Worker {
         Self::spawn(&mut command(world), settings)
     }
 
+    /// One that a file at its limit tells an error, as a full disk would, instead of ending it by a signal.
+    pub async fn start_surviving_full_disks(world: &World, settings: &[(&str, &str)]) -> Self {
+        let plain = command(world);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(plain.get_program());
+        shell.current_dir(world.folder.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+        shell.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let worker = Self::spawn(&mut shell, settings);
+        worker.wait_ready().await;
+        worker
+    }
+
     fn spawn(command: &mut Command, settings: &[(&str, &str)]) -> Self {
         for (key, value) in settings {
             command.env(format!("MIGMA_ERASER__{key}"), value);
