@@ -1,10 +1,17 @@
 //! The composition root: the one place where concrete types meet, where the clock and the dice are made, and where the
 //! order of start and stop is laid down.
 //!
-//! Start: journal, API, admin address, broker, then the pipeline: what was under way goes out again before anything is
-//! consumed. Stop: no new work, calls end, outcomes are confirmed and acked, the broker closes, the journal last.
+//! Start: API, admin address, journal (which a standby waits for), broker, then the pipeline: what was under way goes out
+//! again before anything is consumed. Stop: no new work, calls end, outcomes are confirmed and acked, the broker closes,
+//! the journal last.
 
-use std::sync::Arc;
+mod brakes;
+mod gauges;
+mod health;
+mod overview;
+mod store;
+
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
@@ -12,24 +19,30 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::admin::{AdminError, Bound, Health, Readiness, Reason};
-use crate::amqp::{AmqpError, AmqpSettings, BrokerState, Names, RabbitMq};
+use self::brakes::WorkerBrakes;
+use self::gauges::WorkerGauges;
+use self::health::WorkerHealth;
+use self::overview::WorkerOverview;
+pub use self::store::Store;
+use crate::admin::{AdminError, Bound, Doors};
+use crate::amqp::{AmqpError, AmqpSettings, Names, RabbitMq};
 use crate::api::{ApiError, ApiSettings, MigmaApi};
-use crate::config::{ApiKeySource, Config, ConfigError, JournalUrl};
-use crate::domain::gates::HoldReason;
+use crate::config::{AdminToken, ApiKeySource, Config, ConfigError};
 use crate::domain::moment::{Moment, Timestamp};
 use crate::domain::request::Policy;
-use crate::journal::SqliteJournal;
 use crate::pipeline::{self, BackoffSettings, Desk, Ports, Settings};
-use crate::ports::{ApiKey, Broker as _, Journal as _, JournalError, World};
+use crate::ports::{ApiKey, Broker as _, JournalError, World};
 use crate::shutdown::{self, Phase, Shutdown, Trigger};
-use crate::telemetry::{Metrics, Telemetry};
+use crate::telemetry::{self, Measured, Metrics, Recent, Telemetry, TraceError, TraceSettings, Traces};
 
 /// How often the file of the API key is looked at.
 const KEY_WATCH: Duration = Duration::from_secs(2);
 
 /// How long the journal may take over its end. What it has told of as durable is so without one.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long the collector may take over the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Why the worker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +53,9 @@ pub enum StartError {
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Another worker took the journal over, or succeeded this one, while this one could not reach it.
+    #[error("another worker has taken over what was this one's in the journal; start again, as a new one")]
+    JournalTaken,
     /// The API's client cannot be made.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -49,6 +65,9 @@ pub enum StartError {
     /// The broker will not do.
     #[error(transparent)]
     Broker(#[from] AmqpError),
+    /// Traces cannot be exported.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     /// Signals cannot be listened to.
     #[error("cannot listen to signals")]
     Signals(#[source] std::io::Error),
@@ -59,10 +78,10 @@ impl StartError {
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
         match self {
-            Self::Key(_) => true,
+            Self::Key(_) | Self::Traces(_) => true,
             Self::Api(error) => error.is_configuration(),
             Self::Broker(error) => error.is_configuration(),
-            Self::Journal(_) | Self::Admin(_) | Self::Signals(_) => false,
+            Self::Journal(_) | Self::JournalTaken | Self::Admin(_) | Self::Signals(_) => false,
         }
     }
 }
@@ -88,22 +107,52 @@ impl World for RealWorld {
 /// Runs the worker until it is told to stop by SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What keeps it from starting. Once it runs, nothing ends it but a signal.
-pub async fn run(config: Config, keys: ApiKeySource) -> Result<(), StartError> {
+/// What keeps it from starting. Once it runs, nothing ends it but a signal, or the loss of its journal to another worker.
+pub async fn run(config: Config, keys: ApiKeySource, token: AdminToken) -> Result<(), StartError> {
     let (trigger, told) = shutdown::channel();
     let trigger = Arc::new(trigger);
     listen_to_signals(&trigger, config.shutdown.grace)?;
 
     let (tell_key, key) = watch::channel(ApiKey::new(keys.read()?.expose()));
-    let journal = Arc::new(open_journal(&config).await?);
     let api = MigmaApi::new(api_settings(&config))?;
     let mut registry = Registry::default();
-    let telemetry = Telemetry::new(Metrics::register(&mut registry));
+    let metrics = Metrics::register(&mut registry);
+    let traces = match config.telemetry.otlp_endpoint.clone() {
+        Some(endpoint) => {
+            let sample_ratio = config.telemetry.sample_ratio;
+            Some(Arc::new(Traces::export(&TraceSettings { endpoint, sample_ratio }, &metrics)?))
+        }
+        None => None,
+    };
+    let world = Arc::new(RealWorld { start: tokio::time::Instant::now() });
+    let recent = Arc::new(Recent::new(Arc::clone(&world) as _));
     let health = Arc::new(WorkerHealth::default());
+    let opened = Arc::new(OnceLock::new());
+    let gauges = WorkerGauges {
+        health: Arc::clone(&health),
+        journal: Arc::clone(&opened),
+        journal_url: config.journal.url.clone(),
+        buffer_bytes: config.amqp.buffer_bytes,
+        quota: config.rate_limit.requests_per_day,
+    };
+    telemetry::register(&mut registry, Arc::new(gauges));
     let bound = Bound::take(config.admin.listen).await?;
     info!(admin = ?bound.address(), version = env!("CARGO_PKG_VERSION"), "starting");
-    let admin = tokio::spawn(bound.serve(Arc::clone(&health) as _, Arc::new(registry)));
+    let doors = Doors {
+        health: Arc::clone(&health) as _,
+        brakes: Arc::new(WorkerBrakes { health: Arc::clone(&health), token }),
+        overview: Arc::new(WorkerOverview {
+            health: Arc::clone(&health),
+            recent: Arc::clone(&recent),
+            world: Arc::clone(&world) as _,
+            limits: settings(&config),
+        }),
+        registry: Arc::new(registry),
+    };
+    let admin = tokio::spawn(bound.serve(doors));
 
+    let Some(journal) = Store::wait_for(&config, &told).await? else { return Ok(()) };
+    let _ = opened.set(journal.clone());
     let Some(broker) = connect(&config, &told).await? else {
         let _ = journal.close().await;
         return Ok(());
@@ -112,44 +161,53 @@ pub async fn run(config: Config, keys: ApiKeySource) -> Result<(), StartError> {
     let ports = Ports {
         broker: Arc::clone(&broker) as _,
         api: Arc::new(api),
-        journal: Arc::clone(&journal) as _,
-        world: Arc::new(RealWorld { start: tokio::time::Instant::now() }),
-        observer: Arc::new(telemetry),
+        journal: Arc::new(Measured::new(journal.journal(), metrics.clone())),
+        world: Arc::clone(&world) as _,
+        observer: Arc::new(Telemetry::new(metrics, Arc::clone(&recent))),
+        tracer: traces.clone().map(|traces| traces as _),
     };
     let desk = Desk::new(ports, settings(&config), key);
     health.set(Arc::clone(&desk), broker.state(), told.clone());
     let watcher = tokio::spawn(watch_key(keys, tell_key, Arc::clone(&desk)));
 
-    pipeline::run(desk, told.clone()).await;
-
+    // Whoever took the journal answers for what is in it; what this process knows of it is worth nothing from then on.
+    let is_lost = tokio::select! {
+        () = pipeline::run(desk, told.clone()) => false,
+        () = journal.taken() => true,
+    };
+    // Cut short, a call may still be running at the API.
+    let calls_have_ended = told.phase() < Phase::Aborting;
     watcher.abort();
+    if is_lost {
+        admin.abort();
+        return Err(StartError::JournalTaken);
+    }
     tokio::select! {
         () = broker.close() => {}
         () = told.reached(Phase::Aborting) => {}
     }
     let last = async {
-        if let Err(error) = journal.tidy().await {
+        if let Err(error) = journal.journal().tidy().await {
             warn!(error = %error, "the journal was not tidied");
+        }
+        if calls_have_ended {
+            journal.leave().await;
         }
         if let Err(error) = journal.close().await {
             warn!(error = %error, "the journal was not closed in order");
         }
     };
-    if tokio::time::timeout(LAST_WORDS, last).await.is_err() {
+    let spans = async {
+        if let Some(traces) = traces {
+            let _ = tokio::task::spawn_blocking(move || traces.close(LAST_SPANS)).await;
+        }
+    };
+    if tokio::join!(tokio::time::timeout(LAST_WORDS, last), spans).0.is_err() {
         warn!("the journal's disk does not answer; it is left as it stands");
     }
     admin.abort();
     info!("stopped");
     Ok(())
-}
-
-/// Opens the journal that the configuration names.
-///
-/// # Errors
-/// Where it cannot be used.
-pub async fn open_journal(config: &Config) -> Result<SqliteJournal, JournalError> {
-    let JournalUrl::Sqlite(path) = &config.journal.url;
-    SqliteJournal::open(path).await
 }
 
 /// What the API's client goes by.
@@ -186,14 +244,8 @@ pub fn amqp_settings(config: &Config) -> AmqpSettings {
         connect_timeout: config.amqp.connect_timeout,
         buffer_bytes: config.amqp.buffer_bytes,
         max_message_bytes: config.amqp.max_message_bytes,
-        max_prefetch: max_prefetch(config),
+        max_prefetch: settings(config).most_deliveries(),
     }
-}
-
-/// The most deliveries that can be sent on in half the consumer timeout, were each of one email.
-fn max_prefetch(config: &Config) -> u16 {
-    let calls = settings(config).calls_in(config.amqp.consumer_timeout / 2);
-    u16::try_from(calls.saturating_mul(config.batch.max_emails as u64)).unwrap_or(u16::MAX)
 }
 
 fn settings(config: &Config) -> Settings {
@@ -224,6 +276,7 @@ fn settings(config: &Config) -> Settings {
 /// Connects to the broker, however long that takes; `None` where the worker is told to stop before.
 async fn connect(config: &Config, told: &Shutdown) -> Result<Option<RabbitMq>, AmqpError> {
     let mut failures = 0u32;
+    let mut last = None;
     loop {
         let attempt = tokio::select! {
             () = told.reached(Phase::Draining) => return Ok(None),
@@ -232,11 +285,14 @@ async fn connect(config: &Config, told: &Shutdown) -> Result<Option<RabbitMq>, A
         match attempt {
             Ok(broker) => return Ok(Some(broker)),
             Err(error) if !error.is_transient() => return Err(error),
-            Err(error) if failures == 0 => {
+            Err(error) => {
+                // Once for each cause: behind one that goes away another may stand.
                 let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                warn!(error = %error, cause, "the broker cannot be reached; trying again");
+                if last.as_ref() != Some(&cause) {
+                    warn!(error = %error, cause, "the broker cannot be reached; trying again");
+                    last = Some(cause);
+                }
             }
-            Err(_) => {}
         }
         failures += 1;
         let pause = Duration::from_millis(250).saturating_mul(1 << failures.min(5));
@@ -295,57 +351,5 @@ async fn watch_key(keys: ApiKeySource, tell: watch::Sender<ApiKey>, desk: Arc<De
             }
             Ok(Err(_)) | Err(_) => {}
         }
-    }
-}
-
-/// Readiness, from the desk and the connections.
-#[derive(Default)]
-struct WorkerHealth(std::sync::OnceLock<(Arc<Desk>, watch::Receiver<BrokerState>, Shutdown)>);
-
-impl WorkerHealth {
-    fn set(&self, desk: Arc<Desk>, broker: watch::Receiver<BrokerState>, told: Shutdown) {
-        let _ = self.0.set((desk, broker, told));
-    }
-}
-
-impl Health for WorkerHealth {
-    fn readiness(&self) -> Readiness {
-        let mut reasons = Vec::new();
-        let mut say = |reason, detail| reasons.push(Reason { reason, detail });
-        match self.0.get() {
-            None => say("starting", None),
-            Some((desk, broker, told)) => {
-                let (now, broker) = (desk.snapshot(), *broker.borrow());
-                if told.phase() > Phase::Running {
-                    say("stopping", None);
-                }
-                if !now.recovered {
-                    say("recovering", None);
-                }
-                if let Some(hold) = &now.hold {
-                    say(hold.reason.as_str(), Some(format!("since {}, tried {} times", hold.since, hold.tries)));
-                }
-                if now.held_projects > 0 {
-                    say(HoldReason::Forbidden.as_str(), Some(format!("{} projects", now.held_projects)));
-                }
-                if let Some(until) = now.quota_until {
-                    say("daily_quota", Some(format!("until {until}")));
-                }
-                if now.journal_down {
-                    say("journal", None);
-                }
-                if now.unroutable {
-                    say("unroutable_outcome", None);
-                }
-                // A hold that lasts stops consuming by itself.
-                if !broker.consuming && now.hold.is_none() {
-                    say("broker_consuming", None);
-                }
-                if !broker.publishing {
-                    say("broker_publishing", None);
-                }
-            }
-        }
-        Readiness { ready: reasons.is_empty(), reasons }
     }
 }

@@ -21,6 +21,8 @@
 //! | who gets which answer | [`domain::attribution`], [`domain::outcome`] | `pipeline::dispatch` |
 //! | publish, dead-letter, ack | [`domain::acks`] | `pipeline::settle` |
 //! | a held project's requests step aside | [`domain::gates`] | `pipeline::aside`, `pipeline::settle` |
+//! | stop, and go on, by somebody's order | [`domain::pauses`], [`domain::gates`] | `pipeline::pausing` |
+//! | what another worker has, or left | [`domain::lease`], [`domain::registry`] | `pipeline::elsewhere` |
 //! | after a crash: open manifests first | [`domain::fate::Fate::recovered`] | `pipeline::dispatch` |
 //!
 //! # Layers
@@ -36,7 +38,7 @@
 //! - An ack before the broker confirmed the outcome, and the dead letter where there is one: `pipeline::settle` is the
 //!   sole caller of ack.
 //! - A request in two batches: `pipeline::intake` is the one task that takes requests in, and asks registry and journal
-//!   first.
+//!   first; of several workers the journal takes the first one's batch.
 //! - An address, an API key or a password in a log: types that hold one do not print it, and libraries are capped.
 
 pub mod admin;

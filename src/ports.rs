@@ -13,17 +13,17 @@ use crate::domain::acks::Ack;
 use crate::domain::answer::Reply;
 use crate::domain::envelope::Envelope;
 use crate::domain::fate::Fate;
-use crate::domain::gates::Change;
 use crate::domain::ids::{Fingerprint, ManifestId, ProjectId, RequestDigest};
-use crate::domain::key::IdempotencyKey;
 use crate::domain::manifest::{Conclusion, Draft, Journaled, KnownRequest, Manifest};
 use crate::domain::moment::{Moment, Timestamp};
-use crate::domain::outcome::{Counts, Status};
+use crate::domain::pace::{Grant, Rate};
+use crate::domain::pauses::Pause;
+use crate::domain::traceparent::TraceParent;
 
 // ---- Broker ------------------------------------------------------------------------------------------------------
 
 /// One life of the consuming channel; delivery tags mean nothing outside theirs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
 
 /// Where a delivery came from.
@@ -111,7 +111,7 @@ pub enum Head {
         /// `timestamp`.
         at: Timestamp,
         /// The header `traceparent`.
-        traceparent: Option<String>,
+        traceparent: Option<TraceParent>,
     },
     /// A sender's message on its way elsewhere: its own properties, and ours as headers. Headers that no longer fit a
     /// frame are left out by the adapter: first the sender's, then ours.
@@ -168,9 +168,10 @@ pub trait Broker: Send + Sync {
     /// once.
     fn consume(&self, on: bool);
 
-    /// The most deliveries that are of use here at a time; the adapter may hold fewer, for memory's sake. Returns at
-    /// once.
-    fn limit(&self, deliveries: u16);
+    /// Everything that [`Broker::next`] told so far has been looked at. Tells the most deliveries that are of use here at
+    /// a time, where that is known anew; the adapter may hold fewer, for memory's sake, and takes not many more before
+    /// it has heard of those that are here. Returns at once.
+    fn looked(&self, at_most: Option<u16>);
 
     /// Ends this epoch: everything unsettled goes back to its queue, which is told as [`Inbound::Lost`], and a new
     /// channel consumes, where that is on. Returns at once.
@@ -232,8 +233,9 @@ impl std::fmt::Debug for ApiKey {
 /// Migma's bulk-delete endpoint: one call, one attempt, no policy.
 #[async_trait]
 pub trait Api: Send + Sync {
-    /// Sends the manifest's body under its idempotency key and sorts what comes of it.
-    async fn delete(&self, manifest: &Journaled<Manifest>, key: &ApiKey) -> Reply;
+    /// Sends the manifest's body under its idempotency key and sorts what comes of it. `trace` is the call's place in a
+    /// trace, for the API to go on from.
+    async fn delete(&self, manifest: &Journaled<Manifest>, key: &ApiKey, trace: Option<TraceParent>) -> Reply;
 }
 
 // ---- Journal -----------------------------------------------------------------------------------------------------
@@ -258,18 +260,53 @@ pub struct Forgotten {
     pub more: bool,
 }
 
+/// What came of recording a batch.
+#[derive(Debug)]
+#[must_use = "a batch that was not recorded has to be planned again"]
+pub enum Recorded {
+    /// It is in the journal, and this worker's.
+    Manifest(Journaled<Manifest>),
+    /// Nothing was recorded, for of these requests another worker has recorded some of the same emails, or another
+    /// content.
+    Lost(Vec<RequestDigest>),
+}
+
+impl Recorded {
+    /// The manifest, where there is one.
+    #[must_use]
+    pub fn manifest(self) -> Option<Journaled<Manifest>> {
+        match self {
+            Self::Manifest(manifest) => Some(manifest),
+            Self::Lost(_) => None,
+        }
+    }
+}
+
 /// The memory that outlives a crash. Every method that writes returns only once its writing is durable.
+///
+/// Several workers may share one (see [`Journal::lease_left`]). Each manifest is then one worker's at a time; who has lost
+/// its own to another writes nothing any more.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Manifests without an end, oldest first, as they were before the crash.
+    /// This worker's manifests without an end, oldest first, as they were before the crash; where several share the
+    /// journal, with those of workers that are surely gone.
     async fn open_manifests(&self) -> Result<Vec<Journaled<Manifest>>, JournalError>;
 
     /// What is remembered of each request; absent: never seen. Equal ids may be asked twice.
     async fn lookup(&self, requests: &[RequestDigest]) -> Result<HashMap<RequestDigest, KnownRequest>, JournalError>;
 
     /// Records a planned batch and the requests that it names, in one transaction, with the fate that its first call
-    /// gives it (`fate.first_call` is set). A request that is remembered already stays as it was first recorded.
-    async fn record(&self, draft: &Draft, fate: Fate, now: Timestamp) -> Result<Journaled<Manifest>, JournalError>;
+    /// gives it (`fate.first_call` is set). A request that is remembered already stays as it was first recorded. Where
+    /// several workers share the journal, no email of a request is ever in two batches of theirs.
+    async fn record(&self, draft: &Draft, fate: Fate, now: Timestamp) -> Result<Recorded, JournalError>;
+
+    /// Open manifests that this worker has from workers that are gone, as those left them; those that are gone by now are
+    /// succeeded first. What was told before is told again for as long as it is open.
+    async fn succeed(&self) -> Result<Vec<Journaled<Manifest>>, JournalError>;
+
+    /// For how long surely no other worker takes this one's manifests: its calls may leave only within
+    /// ([`crate::domain::lease::may_send`]). `None`: nobody else is at work on the journal as long as this one is.
+    fn lease_left(&self) -> Option<Duration>;
 
     /// Records what must be known before the manifest's next call.
     async fn restate(&self, manifest: &Journaled<Manifest>, fate: Fate) -> Result<Journaled<Manifest>, JournalError>;
@@ -291,8 +328,30 @@ pub trait Journal: Send + Sync {
     /// 24 hours from the minute in which it was made.
     async fn spend(&self, quota: u64, now: Timestamp) -> Result<Option<Timestamp>, JournalError>;
 
+    /// Grants turns to make calls, at most `wanted`, where several workers share the journal and so the rate. Turns that
+    /// are not used are lost.
+    async fn turns(&self, rate: Rate, wanted: u32) -> Result<Grant, JournalError>;
+
+    /// Grants no turn before `wait` has passed, to any worker.
+    async fn postpone(&self, wait: Duration) -> Result<(), JournalError>;
+
+    /// The calls that count against a daily quota now.
+    async fn spent(&self, now: Timestamp) -> Result<u64, JournalError>;
+
     /// Forgets requests whose every email came to its end before `before`, a limited number at a time.
     async fn forget(&self, before: Timestamp) -> Result<Forgotten, JournalError>;
+
+    /// The pauses in force, and those that ended no longer ago than [`crate::domain::pauses::KEPT`]; oldest first. What
+    /// another worker on the same journal ordered is among them.
+    async fn pauses(&self) -> Result<Vec<Pause>, JournalError>;
+
+    /// Records that calls stop, for everybody or for one project (`pause.until` is `None`). Where they are stopped so
+    /// already, that stays as it was.
+    async fn pause(&self, pause: &Pause) -> Result<(), JournalError>;
+
+    /// Records that they go on; ends no pause of another scope, and changes nothing where there is none. Pauses that
+    /// ended longer ago than [`crate::domain::pauses::KEPT`] are forgotten.
+    async fn resume(&self, project: Option<&ProjectId>, at: Timestamp) -> Result<(), JournalError>;
 
     /// Whether it was empty when it was opened.
     fn was_new(&self) -> bool;
@@ -303,76 +362,9 @@ pub trait Journal: Send + Sync {
 
 // ---- Those who watch ---------------------------------------------------------------------------------------------
 
-/// Something that operations may want to know; never an address in it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Deliveries came in.
-    Received {
-        /// How many.
-        deliveries: u64,
-    },
-    /// The broker has a request's outcome.
-    Published {
-        /// What it comes to.
-        status: Status,
-        /// Emails by result.
-        counts: Counts,
-        /// From its delivery to here.
-        took: Duration,
-    },
-    /// An outcome or a dead letter did not reach a queue; it is tried again.
-    Unpublished {
-        /// How many.
-        messages: u64,
-        /// Whether no queue takes them.
-        unroutable: bool,
-    },
-    /// A call came back.
-    Called {
-        /// Under which key.
-        key: &'a IdempotencyKey,
-        /// What came of it.
-        reply: &'a Reply,
-    },
-    /// A manifest has ended.
-    Concluded {
-        /// Which.
-        manifest: &'a Manifest,
-        /// How.
-        conclusion: &'a Conclusion,
-    },
-    /// A hold began or ended.
-    Gate(Change, Option<&'a ProjectId>),
-    /// The journal failed; it is tried again.
-    JournalFailed(&'a JournalError),
-    /// The journal works again.
-    JournalWorks,
-    /// Manifests of an earlier life go out again.
-    Recovered {
-        /// How many.
-        manifests: usize,
-    },
-    /// A redelivered request is unknown to a journal that was empty at the start.
-    JournalLost,
-    /// Deliveries were given back to the broker.
-    GivenBack(&'static str),
-    /// Deliveries wait elsewhere, in a queue of the broker's, for they cannot be done now.
-    SteppedAside {
-        /// How many.
-        deliveries: u64,
-    },
-    /// Requests were forgotten.
-    Forgot {
-        /// How many.
-        requests: u64,
-    },
-}
+mod watching;
 
-/// Who is told.
-pub trait Observer: Send + Sync {
-    /// Logs and counts. Must not block.
-    fn see(&self, event: &Event<'_>);
-}
+pub use watching::{Event, Observer, Trace, Tracer};
 
 // ---- Clock and dice ----------------------------------------------------------------------------------------------
 

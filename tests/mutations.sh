@@ -7,11 +7,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 only=${1:-}
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} SIM_SEEDS=1000
+export SIM_SEEDS=1000
 # What is caught is caught soon; what takes long is building, and without optimisation it takes half as long.
 export CARGO_PROFILE_DEV_OPT_LEVEL=0
 copy=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-mutation.XXXXXX")
 trap 'rm -rf "$copy"' EXIT
+# What others are made of is built already; what is broken here must not lie where the sound program is looked for.
+built=${CARGO_TARGET_DIR:-$PWD/target}/debug
+export CARGO_TARGET_DIR=$copy/target
+mkdir "$CARGO_TARGET_DIR"
+if [ -d "$built" ]; then
+    mkdir "$CARGO_TARGET_DIR/debug"
+    for part in build deps .fingerprint; do cp -a "$built/$part" "$CARGO_TARGET_DIR/debug/"; done
+fi
 caught=0 missed=0
 
 # NAME  FILE  SED-EXPRESSION  TEST-BINARY  TEST
@@ -49,12 +57,13 @@ mutate() {
 }
 
 simulation=no_request_is_lost_and_every_outcome_is_true_whatever_crashes
+two_workers=several::two_workers_lose_nothing_and_tell_the_truth_whatever_befalls_either
 
 mutate journal-write-skipped src/pipeline/dispatch.rs \
     's/manifest = desk\.journaled\(\|\| desk\.ports\.journal\.restate\(&manifest, restated\)\)\.await;/manifest = Journaled::attest(Manifest { fate: restated, ..(*manifest).clone() });/' \
     simulation "$simulation"
 mutate ack-before-confirm src/pipeline/settle.rs \
-    's/^( *)failed \+= 1;/\1failed += 1; if is_outcome { group[at].publish_outcome = false; } else { group[at].forward = false; }/' \
+    's/Confirm::Unconfirmed => unconfirmed \+= 1,/Confirm::Unconfirmed => { unconfirmed += 1; if is_outcome { group[at].publish_outcome = false; } else { group[at].forward = false; } }/' \
     simulation "$simulation"
 mutate key-from-a-clock src/domain/key.rs \
     's/hasher\.update\(b"migma-eraser\/key\/1"\);/hasher.update(format!("{:?}", std::time::SystemTime::now()).as_bytes());/' \
@@ -78,7 +87,7 @@ mutate parked-without-its-routing-key src/amqp/topology.rs \
     's/dead_letters\(&self\.request_exchange, "request\.parked", None\)/{ let mut a = dead_letters(\&self.request_exchange, "", None); a.remove(1); a }/' \
     lib amqp::topology::tests::every_queue_that_dead_letters_does_so_at_least_once_under_a_key_of_its_own
 mutate returned-answered-with-a-second-meaning src/pipeline/intake.rs \
-    's/^( *)Some\(None\) => match desk/\1Some(None) if alone => return Recognised::Refused(request, waiter, Rejection::new(RejectCode::TooLarge, "returned")),\n&/' \
+    's/^( *)Some\(None\) => match desk/\1Some(None) if alone => return Recognised::Refused(request, waiter, Rejection::message_id_reused()),\n&/' \
     simulation "$simulation"
 mutate twin-planned-into-a-second-batch src/domain/registry.rs \
     's/self\.entries\.contains_key\(request\)/self.entries.contains_key(request) \&\& false/; s/let Some\(entry\) = self\.entries\.get_mut\(&request\.digest\) else/let Some(entry) = self.entries.get_mut(\&request.digest).filter(|_| false) else/' \
@@ -92,6 +101,24 @@ mutate one-outcome-id-for-two-meanings src/domain/ids.rs \
 mutate purge-at-start src/amqp/topology.rs \
     's/^( *)let _ = within\(COMMAND_TIMEOUT, "closing a channel"/\1let _ = channel.queue_purge(short(\&names.request_queue), lapin::options::QueuePurgeOptions::default()).await;\n&/' \
     it promise_4_full_batches::a_backlog_of_2000_requests_takes_the_fewest_calls
+mutate postgres-written-by-one-who-was-replaced src/journal/postgres/office.rs \
+    's/&& !succession::stays\(&mut transaction, worker\)\.await\?/& \&\& false/' \
+    it journal_postgres::who_was_cut_off_and_replaced_writes_no_more
+mutate pause-unseen-by-who-has-a-permit src/domain/gates.rs \
+    's/^( *)self\.pauses\.stop\(project\)$/\1false/' \
+    simulation "$simulation"
+mutate pause-not-taken-up-at-the-start src/pipeline/mod.rs \
+    's/^( *)pausing::take_up\(&desk\)\.await;/\1let _ = pausing::take_up;/' \
+    simulation "$simulation"
+mutate name-taken-on-the-word-of-what-waits src/domain/registry.rs \
+    's/^( *)if entry\.recorded \{/\1if true {/' \
+    simulation "$two_workers"
+mutate ended-by-name-alone src/domain/registry.rs \
+    's/\.filter\(\|entry\| entry\.recorded\)//' \
+    lib domain::registry::elsewhere::tests::what_was_done_for_another_request_of_the_same_name_is_not_told_of_one_that_the_journal_does_not_know
+mutate sent-past-the-lease src/pipeline/dispatch.rs \
+    's/if !lease::may_send\(/if false \&\& !lease::may_send(/' \
+    simulation "$two_workers"
 
 echo "$caught caught, $missed missed"
 [ "$missed" -eq 0 ]

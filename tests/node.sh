@@ -8,6 +8,9 @@
 #   alarm     raises the memory alarm: publishers are blocked
 #   calm      clears it
 # NODE_CONSUMER_TIMEOUT_MS=5000 sets its consumer timeout, looked after every second.
+# NODE_PROMETHEUS=1 turns its prometheus plugin on, and prints TEST_PROMETHEUS_URL.
+# NODE_PLUGINS=rabbitmq_shovel switches on more plugins than the management.
+# NODE_TLS_DIR=... with ca.pem, cert.pem and key.pem makes it listen for TLS too, and print TEST_AMQPS_URL.
 set -euo pipefail
 
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
@@ -39,7 +42,24 @@ CONF
 if [ -n "${NODE_CONSUMER_TIMEOUT_MS:-}" ]; then
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS+=" -rabbit consumer_timeout $NODE_CONSUMER_TIMEOUT_MS -rabbit channel_tick_interval 1000"
 fi
-echo '[rabbitmq_management].' > "$dir/plugins"
+amqps=""
+if [ -n "${NODE_TLS_DIR:-}" ]; then
+    amqps=$(free_port)
+    cat >> "$dir/rabbitmq.conf" <<CONF
+listeners.ssl.default = 127.0.0.1:$amqps
+ssl_options.cacertfile = $NODE_TLS_DIR/ca.pem
+ssl_options.certfile = $NODE_TLS_DIR/cert.pem
+ssl_options.keyfile = $NODE_TLS_DIR/key.pem
+ssl_options.verify = verify_none
+CONF
+fi
+plugins="rabbitmq_management${NODE_PLUGINS:+,$NODE_PLUGINS}" prometheus=""
+if [ -n "${NODE_PROMETHEUS:-}" ]; then
+    prometheus=$(free_port)
+    plugins+=,rabbitmq_prometheus
+    printf 'prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = %s\n' "$prometheus" >> "$dir/rabbitmq.conf"
+fi
+echo "[$plugins]." > "$dir/plugins"
 
 start() {
     rm -f "$dir/pid"
@@ -71,6 +91,8 @@ trap 'exit 0' TERM INT
 start
 echo "TEST_AMQP_URL=amqp://guest:guest@127.0.0.1:$amqp"
 echo "TEST_MANAGEMENT_URL=http://127.0.0.1:$http"
+[ -z "$prometheus" ] || echo "TEST_PROMETHEUS_URL=http://127.0.0.1:$prometheus"
+[ -z "$amqps" ] || echo "TEST_AMQPS_URL=amqps://guest:guest@localhost:$amqps"
 while read -r order; do
     case "$order" in
         restart) finish -TERM; start ;;

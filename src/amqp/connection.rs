@@ -1,13 +1,17 @@
 //! Opening and closing connections, with a timeout on everything.
 
+use std::io;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use lapin::tcp::OwnedTLSConfig;
+use futures_util::future::maybe_done;
+use futures_util::io::{AsyncRead, AsyncWrite};
+use lapin::tcp::{AMQPUriTcpExt as _, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Connection, ConnectionProperties, ErrorKind};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
@@ -47,12 +51,38 @@ impl Connector {
     /// Where the broker cannot be reached in time.
     pub async fn connect(&self, purpose: &str) -> Result<Connection, AmqpError> {
         let properties = ConnectionProperties::default().with_connection_name(format!("migma-eraser {purpose}").into());
-        let tls = OwnedTLSConfig { identity: None, cert_chain: self.ca.clone() };
+        let tls = self.tls();
         let runtime = lapin::runtime::default_runtime()
             .map_err(|source| AmqpError::Broker { action: "looking for the runtime", source })?;
         let connecting = Connection::connect_uri_with_config(self.uri.clone(), properties, tls, runtime);
-        within(self.settings.connect_timeout, "connecting", connecting).await
+        within(self.settings.connect_timeout, "connecting", connecting).await.map_err(|error| match error {
+            AmqpError::Broker { source, .. } if is_about_certificate(&source) => AmqpError::Certificate { source },
+            other => other,
+        })
     }
+}
+
+/// What is needed to speak with the broker without lapin.
+impl Connector {
+    pub(super) const fn uri(&self) -> &AMQPUri {
+        &self.uri
+    }
+
+    /// A stream to the broker, by TLS where the URL says so.
+    pub(super) async fn stream(&self) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+        let runtime = lapin::runtime::default_runtime().map_err(io::Error::other)?;
+        self.uri.connect_with_config_async(self.tls().as_ref(), &runtime).await
+    }
+
+    fn tls(&self) -> OwnedTLSConfig {
+        OwnedTLSConfig { identity: None, cert_chain: self.ca.clone() }
+    }
+}
+
+fn is_about_certificate(error: &lapin::Error) -> bool {
+    let ErrorKind::IOError(error) = error.kind() else { return false };
+    let of_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(of_tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Reads a file of certificates, at least one.
@@ -76,6 +106,24 @@ pub(super) async fn within<T>(
         Ok(result) => result.map_err(|source| AmqpError::Broker { action, source }),
         Err(_) => Err(AmqpError::Timeout(action)),
     }
+}
+
+/// Hands commands to lapin before it waits for any of them to be on the wire. Each takes its place in the channel when
+/// its future is first polled, so their order is kept; waiting for each in turn would cost a change of threads there and
+/// back for every one.
+pub(super) async fn in_a_burst<T>(
+    commands: impl Iterator<Item = impl Future<Output = lapin::Result<T>>>,
+) -> lapin::Result<Vec<T>> {
+    let mut under_way: Vec<_> = commands.map(|command| Box::pin(maybe_done(command))).collect();
+    for command in &mut under_way {
+        let _ = command.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+    let mut done = Vec::with_capacity(under_way.len());
+    for mut command in under_way {
+        command.as_mut().await;
+        done.extend(command.as_mut().take_output());
+    }
+    done.into_iter().collect()
 }
 
 /// Closes a connection in order, if it can be done soon.

@@ -4,7 +4,6 @@
 //! before anything of the next one. To stop consuming cancels the consumers and keeps the channel, so that what is here
 //! can still be acked; to give back ends the channel.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,17 +14,22 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use super::connection::{COMMAND_TIMEOUT, Connector, close, pause, within};
+use super::connection::{COMMAND_TIMEOUT, Connector, close, in_a_burst, pause, within};
 use super::message::{delivery, short};
-use super::prefetch::{Change, Load, Prefetch, cost};
-use super::{AmqpError, BrokerState, Names, topology};
+use super::prefetch::{Change, Prefetch, cost};
+use super::unsettled::Unsettled;
+use super::{AmqpError, BrokerState, Names, topology, unreadable};
 use crate::domain::acks::Ack;
 use crate::ports::{Delivery, Epoch, Source};
 
 /// What the consumer is told.
 pub(super) enum Command {
     Consume(bool),
-    Limit(u16),
+    /// The pipeline has looked at so many deliveries since the start, and has use for so many at a time, where it knows.
+    Looked {
+        at: u64,
+        at_most: Option<u16>,
+    },
     GiveBack(Epoch),
     Ack(Epoch, Vec<Ack>),
     Close(oneshot::Sender<()>),
@@ -54,6 +58,9 @@ struct Task {
     state: Arc<watch::Sender<BrokerState>>,
     wanted: bool,
     prefetch: Prefetch,
+    /// Deliveries handed over since the start, and those of them that the pipeline has looked at.
+    handed_over: u64,
+    looked_at: u64,
     /// The last epoch whose loss was heard of: until then no other begins, so that no more is here than one may hold.
     heard: watch::Receiver<u64>,
     epoch: Epoch,
@@ -69,7 +76,18 @@ pub(super) async fn run(
 ) {
     let settings = &connector.settings;
     let prefetch = Prefetch::new(settings.buffer_bytes, settings.max_message_bytes, settings.max_prefetch);
-    let mut task = Task { connector, commands, deliver, state, wanted: false, prefetch, heard, epoch: Epoch(0) };
+    let mut task = Task {
+        connector,
+        commands,
+        deliver,
+        state,
+        wanted: false,
+        prefetch,
+        handed_over: 0,
+        looked_at: 0,
+        heard,
+        epoch: Epoch(0),
+    };
     let mut standing = Some(first);
     let mut failures = 0;
     loop {
@@ -92,6 +110,7 @@ pub(super) async fn run(
         };
         task.epoch = Epoch(task.epoch.0 + 1);
         let end = task.live(&connection, &mut failures).await;
+        let reach = task.reach();
         task.state.send_modify(|state| (state.consuming, state.unsettled, state.held_bytes) = (false, 0, 0));
         let _ = task.deliver.send(Item::Lost(task.epoch));
         match end {
@@ -102,7 +121,9 @@ pub(super) async fn run(
                 }
                 failures += 1;
                 close(&connection).await;
-                tokio::time::sleep(pause(failures)).await;
+                if !unreadable::put_aside(&task.connector, &error, reach).await {
+                    tokio::time::sleep(pause(failures)).await;
+                }
             }
             End::Closed(done) => {
                 close(&connection).await;
@@ -116,58 +137,6 @@ pub(super) async fn run(
 /// The broker's own words, which never hold a payload.
 fn cause(error: &AmqpError) -> String {
     std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
-}
-
-/// A delivery that is not settled.
-#[derive(Clone, Copy)]
-struct Held {
-    cost: usize,
-    source: Source,
-}
-
-/// The deliveries of one channel that are not settled.
-#[derive(Default)]
-struct Unsettled {
-    costs: BTreeMap<u64, Held>,
-    /// The highest tag before the present consumer of requests.
-    earlier: u64,
-    last: u64,
-    load: Load,
-}
-
-impl Unsettled {
-    fn add(&mut self, tag: u64, cost: usize, source: Source) {
-        self.costs.insert(tag, Held { cost, source });
-        self.last = self.last.max(tag);
-        self.load.unsettled += 1;
-        self.load.own += usize::from(source == Source::Requests);
-        self.load.cost += cost;
-    }
-
-    fn settle(&mut self, ack: Ack) {
-        if ack.multiple {
-            let rest = self.costs.split_off(&(ack.tag + 1));
-            for (tag, held) in std::mem::replace(&mut self.costs, rest) {
-                self.forget(tag, held);
-            }
-        } else if let Some(held) = self.costs.remove(&ack.tag) {
-            self.forget(ack.tag, held);
-        }
-    }
-
-    fn forget(&mut self, tag: u64, held: Held) {
-        self.load.unsettled -= 1;
-        self.load.cost -= held.cost;
-        if tag > self.earlier && held.source == Source::Requests {
-            self.load.own -= 1;
-        }
-    }
-
-    /// Another consumer takes over: what is here is an earlier one's.
-    const fn hand_over(&mut self) {
-        self.earlier = self.last;
-        self.load.own = 0;
-    }
 }
 
 /// Both consumers, while anything is consumed.
@@ -231,7 +200,7 @@ impl Task {
             match command {
                 Some(Command::Consume(on)) => self.wanted = on,
                 Some(Command::Close(done)) => return Some(done),
-                Some(Command::Limit(max)) => self.prefetch.limit(max),
+                Some(Command::Looked { at, at_most }) => self.note(at, at_most),
                 Some(Command::GiveBack(_) | Command::Ack(..)) => {}
                 // Nobody can order anything any more: wait to be dropped with the runtime.
                 None => std::future::pending().await,
@@ -240,6 +209,7 @@ impl Task {
     }
 
     async fn reconnect(&mut self, failures: &mut u32) -> Result<Connection, oneshot::Sender<()>> {
+        let mut last = None;
         loop {
             let settings = Arc::clone(&self.connector.settings);
             let attempt = async {
@@ -249,12 +219,15 @@ impl Task {
             };
             match attempt.await {
                 Ok(connection) => {
-                    self.state.send_modify(|state| state.reconnects += 1);
+                    self.state.send_modify(|state| state.consuming_reconnects += 1);
                     return Ok(connection);
                 }
                 Err(error) => {
-                    if *failures == 0 || !error.is_transient() {
-                        warn!(error = %error, cause = cause(&error), "cannot consume; trying again");
+                    // Once for each cause: behind one that goes away another may stand.
+                    let told = (error.to_string(), cause(&error));
+                    if last.as_ref() != Some(&told) {
+                        warn!(error = told.0, cause = told.1, "cannot consume; trying again");
+                        last = Some(told);
                     }
                     *failures += 1;
                 }
@@ -267,7 +240,7 @@ impl Task {
                     command = self.commands.recv() => match command {
                         Some(Command::Close(done)) => return Err(done),
                         Some(Command::Consume(on)) => self.wanted = on,
-                        Some(Command::Limit(max)) => self.prefetch.limit(max),
+                        Some(Command::Looked { at, at_most }) => self.note(at, at_most),
                         Some(Command::GiveBack(_) | Command::Ack(..)) => {}
                         None => std::future::pending().await,
                     }
@@ -307,6 +280,12 @@ impl Task {
         }
     }
 
+    /// How many deliveries can have been on their way: what the broker gives again stands so far up in its queue.
+    fn reach(&self) -> usize {
+        let state = self.state.borrow();
+        state.unsettled + usize::from(state.prefetch)
+    }
+
     fn tell(&self, life: &Life) {
         self.state.send_modify(|state| {
             state.consuming = life.consumers.is_some() || life.paused;
@@ -316,7 +295,7 @@ impl Task {
         });
     }
 
-    /// Hands a delivery over, and keeps the window at its right size.
+    /// Hands a delivery over.
     async fn take(
         &mut self,
         life: &mut Life,
@@ -328,7 +307,24 @@ impl Task {
             Some(Err(source)) => return Err(End::Failed(AmqpError::Broker { action: "consuming", source })),
             None => return Err(End::Failed(AmqpError::Cancelled)),
         }
-        match self.prefetch.change(life.unsettled.load) {
+        self.fit(life).await
+    }
+
+    /// What the pipeline says of what it was handed.
+    fn note(&mut self, looked_at: u64, at_most: Option<u16>) {
+        self.looked_at = looked_at;
+        if let Some(max) = at_most {
+            self.prefetch.limit(max);
+        }
+    }
+
+    /// Keeps the window at its right size.
+    async fn fit(&mut self, life: &mut Life) -> Result<(), End> {
+        if life.consumers.is_none() {
+            return Ok(());
+        }
+        let unseen = usize::try_from(self.handed_over.saturating_sub(self.looked_at)).unwrap_or(usize::MAX);
+        match self.prefetch.change(life.unsettled.load, unseen) {
             Change::Keep => Ok(()),
             Change::Consume(window) => self.resize(life, window).await.map_err(End::Failed),
             Change::Pause => {
@@ -342,6 +338,7 @@ impl Task {
         let cost = cost(message.data.len());
         self.prefetch.saw(cost);
         life.unsettled.add(message.delivery_tag, cost, source);
+        self.handed_over += 1;
         let _ = self.deliver.send(Item::Delivery(Box::new(delivery(message, source, self.epoch))));
     }
 
@@ -364,9 +361,10 @@ impl Task {
     async fn obey(&mut self, life: &mut Life, command: Option<Command>) -> Result<(), End> {
         match command {
             Some(Command::Ack(epoch, acks)) if epoch == self.epoch => {
+                let each = |ack: &Ack| life.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple });
+                let acking = in_a_burst(acks.iter().map(each));
+                within(COMMAND_TIMEOUT, "acking", acking).await.map_err(End::Failed)?;
                 for ack in acks {
-                    let acking = life.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple });
-                    within(COMMAND_TIMEOUT, "acking", acking).await.map_err(End::Failed)?;
                     life.unsettled.settle(ack);
                 }
                 if life.paused && self.prefetch.may_go_on(life.unsettled.load) {
@@ -384,7 +382,10 @@ impl Task {
                     return Err(End::GivenBack);
                 }
             }
-            Some(Command::Limit(max)) => self.prefetch.limit(max),
+            Some(Command::Looked { at, at_most }) => {
+                self.note(at, at_most);
+                return self.fit(life).await;
+            }
             Some(Command::Close(done)) => return Err(End::Closed(done)),
             Some(Command::Ack(..) | Command::GiveBack(_)) => {}
             None => std::future::pending().await,

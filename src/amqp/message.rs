@@ -6,22 +6,19 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use super::topology::RETURNED;
 use crate::domain::envelope::Envelope;
 use crate::domain::moment::Timestamp;
+use crate::domain::traceparent::TraceParent;
 use crate::ports::{Delivery, Epoch, Exchange, Head, Original, Publication, Source};
 
 /// As `app_id` of everything that we publish of our own.
-const APP_ID: &str = "migma-eraser";
+pub(super) const APP_ID: &str = "migma-eraser";
 /// Delivery mode 2: to be kept over a restart of the broker.
-const PERSISTENT: u8 = 2;
+pub(super) const PERSISTENT: u8 = 2;
 /// The most bytes of headers in a dead letter. A content header must fit one frame (128 KiB by default), and RabbitMQ
 /// closes the connection on one that does not (501).
 const HEADERS_MAX: usize = 64 * 1024;
 
-/// The longest `traceparent` that is passed on, in bytes: today's has 55, later versions may append to it (W3C Trace
-/// Context, 2.2).
-const TRACEPARENT_MAX: usize = 128;
-
 /// A delivery as the pipeline takes it.
-pub(super) fn delivery(from: lapin::message::Delivery, source: Source, epoch: Epoch) -> Delivery {
+pub fn delivery(from: lapin::message::Delivery, source: Source, epoch: Epoch) -> Delivery {
     let properties = from.properties;
     let text = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
     let header = |name: &str| match properties.headers().as_ref()?.inner().get(name)? {
@@ -38,7 +35,7 @@ pub(super) fn delivery(from: lapin::message::Delivery, source: Source, epoch: Ep
             message_id: text(properties.message_id()),
             correlation_id: text(properties.correlation_id()),
             content_type: text(properties.content_type()),
-            traceparent: header("traceparent").filter(|text| text.len() <= TRACEPARENT_MAX && text.is_ascii()),
+            traceparent: header("traceparent").as_deref().and_then(TraceParent::parse),
             aside_since: header("x-eraser-aside-since").and_then(|text| text.parse().ok()).map(Timestamp::from_millis),
             payload: from.data.into(),
         },
@@ -47,8 +44,9 @@ pub(super) fn delivery(from: lapin::message::Delivery, source: Source, epoch: Ep
     }
 }
 
-/// The properties to publish with.
-pub(super) fn properties(publication: &Publication) -> BasicProperties {
+/// The properties to publish with: they fit a frame, whatever the sender's were.
+#[must_use]
+pub fn properties(publication: &Publication) -> BasicProperties {
     match &publication.head {
         Head::Own { message_id, correlation_id, kind, at, traceparent } => {
             let mut properties = BasicProperties::default()
@@ -63,7 +61,7 @@ pub(super) fn properties(publication: &Publication) -> BasicProperties {
             }
             if let Some(traceparent) = traceparent {
                 let mut headers = FieldTable::default();
-                headers.insert("traceparent".into(), AMQPValue::LongString(traceparent.as_str().into()));
+                headers.insert("traceparent".into(), AMQPValue::LongString(traceparent.to_string().into()));
                 properties = properties.with_headers(headers);
             }
             properties
@@ -80,7 +78,7 @@ pub(super) fn properties(publication: &Publication) -> BasicProperties {
 ///
 /// Where it is to come back, it goes without the broker's own account of where it has been (`x-death` and its like): a
 /// message that expires for the second time on its way to a queue where it died before is dropped as a cycle.
-fn forwarded(original: &Original, ours: &[(&'static str, String)], comes_back: bool) -> BasicProperties {
+pub(super) fn forwarded(original: &Original, ours: &[(&'static str, String)], comes_back: bool) -> BasicProperties {
     let sent = &original.properties;
     let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
     macro_rules! keep {

@@ -6,13 +6,20 @@
 
 mod connection;
 mod consumer;
+mod dead_letters;
+mod letter;
 mod message;
+mod outcomes;
 mod prefetch;
 mod publisher;
+mod submitter;
 mod topology;
+mod unreadable;
+mod unsettled;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,8 +27,14 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 pub use self::connection::Connector;
 use self::consumer::{Command, Item};
+pub use self::dead_letters::{DeadLetters, discard_unreadable, hold_unreadable};
+pub use self::letter::{Letter, Receipt};
+pub use self::message::{delivery, properties};
+pub use self::outcomes::{Heard, Listener, patience};
 use self::publisher::Job;
+pub use self::submitter::{Submission, Submitter};
 pub use self::topology::Names;
+pub use self::unreadable::{Held, look};
 use crate::domain::acks::Ack;
 use crate::ports::{Broker, Confirm, Epoch, Inbound, Publication};
 
@@ -75,6 +88,16 @@ pub enum AmqpError {
     /// No answer in time.
     #[error("the broker did not answer in time while {0}")]
     Timeout(&'static str),
+    /// The broker's certificate is not to be trusted, so it was told nothing.
+    #[error(
+        "the broker's certificate is not trusted; amqp.ca_file must name its authority, and amqp.url the host that it \
+         is made out to"
+    )]
+    Certificate {
+        /// What is wrong with it.
+        #[source]
+        source: lapin::Error,
+    },
     /// The broker cannot be reached, or says no.
     #[error("the broker failed while {action}")]
     Broker {
@@ -84,9 +107,27 @@ pub enum AmqpError {
         #[source]
         source: lapin::Error,
     },
+    /// A letter of the dead queue cannot be read, and those behind it cannot be reached.
+    #[error(
+        "a letter has a property or a header name that is no UTF-8, and cannot be read; look at it on the broker's \
+         management page; `migma-eraser dead discard --unreadable` takes it away for good"
+    )]
+    Unreadable,
     /// The broker ended the consumer: its queue is gone, or its node goes down.
     #[error("the broker cancelled the consumer")]
     Cancelled,
+    /// A mandatory message came back: no queue takes it.
+    #[error(
+        "no queue takes messages with the key '{key}': the queue or its binding is missing; `migma-eraser check` tells \
+         which, and `migma-eraser run` declares it"
+    )]
+    Unroutable {
+        /// The routing key.
+        key: String,
+    },
+    /// The broker said no to a message without ending the connection.
+    #[error("the broker does not take the message now: its queue is full, or has no leader")]
+    Refused,
     /// Something stands there with other arguments.
     #[error("the broker has {what} with other arguments: {difference}; delete it or rename it (amqp.prefix)")]
     Topology {
@@ -110,10 +151,20 @@ impl AmqpError {
         matches!(self, Self::Url | Self::CaFile { .. } | Self::CaContents { .. })
     }
 
+    /// Whether the broker forbids it to this user.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        let Self::Broker { source, .. } = self else { return false };
+        matches!(source.kind(), lapin::ErrorKind::ProtocolError(error) if error.get_id() == 403)
+    }
+
     /// Whether trying again can help.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Timeout(_) | Self::Broker { .. } | Self::Cancelled)
+        matches!(
+            self,
+            Self::Timeout(_) | Self::Certificate { .. } | Self::Broker { .. } | Self::Cancelled | Self::Refused
+        )
     }
 }
 
@@ -124,8 +175,10 @@ pub struct BrokerState {
     pub consuming: bool,
     /// Whether the publishing connection stands.
     pub publishing: bool,
-    /// Connections made after the first two.
-    pub reconnects: u64,
+    /// Consuming connections made after the first.
+    pub consuming_reconnects: u64,
+    /// Publishing connections made after the first.
+    pub publishing_reconnects: u64,
     /// What deliveries that are not settled cost in memory, in bytes.
     pub held_bytes: usize,
     /// Deliveries that are not settled.
@@ -138,6 +191,8 @@ pub struct BrokerState {
 pub struct RabbitMq {
     commands: mpsc::UnboundedSender<Command>,
     inbound: Mutex<Inbox>,
+    /// Deliveries that the pipeline was told of.
+    told: AtomicU64,
     jobs: mpsc::UnboundedSender<Job>,
     replies: mpsc::Sender<(String, Publication)>,
     state: watch::Receiver<BrokerState>,
@@ -190,7 +245,8 @@ impl RabbitMq {
         tokio::spawn(consumer::run(Arc::clone(&connector), first, ordered, deliver, heard, Arc::clone(&tell)));
         tokio::spawn(publisher::run(Arc::clone(&connector), publish, tell));
         tokio::spawn(publisher::run_replies(connector, reply_orders));
-        Ok(Self { commands, inbound: Mutex::new(Inbox { items, heard: tell_heard, next: None }), jobs, replies, state })
+        let inbound = Mutex::new(Inbox { items, heard: tell_heard, next: None });
+        Ok(Self { commands, inbound, told: AtomicU64::new(0), jobs, replies, state })
     }
 
     /// How the connections stand, now and as it changes.
@@ -229,6 +285,7 @@ impl Broker for RabbitMq {
                 Err(_) => break,
             }
         }
+        self.told.fetch_add(deliveries.len() as u64, Ordering::Relaxed);
         Inbound::Deliveries(deliveries)
     }
 
@@ -236,8 +293,8 @@ impl Broker for RabbitMq {
         let _ = self.commands.send(Command::Consume(on));
     }
 
-    fn limit(&self, deliveries: u16) {
-        let _ = self.commands.send(Command::Limit(deliveries));
+    fn looked(&self, at_most: Option<u16>) {
+        let _ = self.commands.send(Command::Looked { at: self.told.load(Ordering::Relaxed), at_most });
     }
 
     fn give_back(&self, epoch: Epoch) {

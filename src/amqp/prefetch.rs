@@ -5,7 +5,7 @@
 //! against the present consumer's window.
 
 /// What a delivery costs beside its payload, in bytes: its struct, its parsed form, its place in the maps.
-const OVERHEAD: usize = 1024;
+const OVERHEAD: usize = 3 * 1024;
 /// How many times its payload a delivery costs: the payload itself, the addresses parsed from it, their places in a lane.
 const PAYLOAD_FACTOR: usize = 8;
 /// How much one size counts for the next estimate: 1 / this.
@@ -89,15 +89,16 @@ impl Prefetch {
         fit.max(self.floor).min(self.max)
     }
 
-    /// What to do, given what is unsettled.
-    pub(super) fn change(&mut self, load: Load) -> Change {
+    /// What to do, given what is unsettled, and how much of it the pipeline has not looked at yet: it grows only by what
+    /// is known of most that are here, for only then is the limit theirs.
+    pub(super) fn change(&mut self, load: Load, unseen: usize) -> Change {
         if load.cost > self.buffer_bytes {
             return Change::Pause;
         }
         let target = self.target();
         let wanted = if target < self.window / 2 {
             target.saturating_sub(load.unsettled).max(self.floor.min(target))
-        } else if load.own >= self.window {
+        } else if load.own >= self.window && unseen <= self.window / 2 {
             // All that is unsettled now will be an earlier consumer's.
             let room = target.min(self.window.saturating_mul(GROWTH)).saturating_sub(load.unsettled);
             if room <= self.window + self.window / 2 {
@@ -138,7 +139,7 @@ mod tests {
                 prefetch.saw(each);
             }
             unsettled += own;
-            match prefetch.change(Load { unsettled, own, cost: unsettled * each }) {
+            match prefetch.change(Load { unsettled, own, cost: unsettled * each }, 0) {
                 Change::Consume(_) => steps += 1,
                 Change::Keep | Change::Pause => return (unsettled, steps),
             }
@@ -167,7 +168,7 @@ mod tests {
             loop {
                 (unsettled, own) = (unsettled + 1, own + 1);
                 prefetch.saw(cost(bytes));
-                match prefetch.change(Load { unsettled, own, cost: unsettled * cost(bytes) }) {
+                match prefetch.change(Load { unsettled, own, cost: unsettled * cost(bytes) }, 0) {
                     Change::Consume(_) => own = 0,
                     Change::Keep if own == usize::from(prefetch.window()) => break,
                     Change::Keep => {}
@@ -182,7 +183,21 @@ mod tests {
     fn it_does_not_grow_while_its_window_is_not_full() {
         let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
         prefetch.saw(SMALL);
-        assert_eq!(prefetch.change(Load { unsettled: 4, own: 4, cost: 4 * SMALL }), Change::Keep);
+        assert_eq!(prefetch.change(Load { unsettled: 4, own: 4, cost: 4 * SMALL }, 0), Change::Keep);
+    }
+
+    #[test]
+    fn it_does_not_grow_before_the_pipeline_has_looked_at_most_of_what_is_here() {
+        let mut prefetch = Prefetch::new(384 * MIB, 12 * MIB, u16::MAX);
+        for _ in 0..32 {
+            prefetch.saw(SMALL);
+        }
+        let load = Load { unsettled: 32, own: 32, cost: 32 * SMALL };
+        assert_eq!(prefetch.change(load, 17), Change::Keep);
+        prefetch.limit(40);
+        assert_eq!(prefetch.change(load, 16), Change::Keep, "there is no room worth the while");
+        prefetch.limit(100);
+        assert_eq!(prefetch.change(load, 16), Change::Consume(68));
     }
 
     #[test]
@@ -191,7 +206,7 @@ mod tests {
         let (held, _) = grow(&mut prefetch, SMALL);
         prefetch.saw(cost(MIB));
         let load = Load { unsettled: held, own: held, cost: 100 * SMALL + cost(MIB) };
-        assert_eq!(prefetch.change(load), Change::Consume(5));
+        assert_eq!(prefetch.change(load, 0), Change::Consume(5));
         // What the earlier consumer left is settled, and the new one's window is full again and again.
         let mut seen = 0;
         while prefetch.window() < 1000 {
@@ -200,7 +215,7 @@ mod tests {
                 prefetch.saw(SMALL);
             }
             seen += own;
-            let _ = prefetch.change(Load { unsettled: own, own, cost: own * SMALL });
+            let _ = prefetch.change(Load { unsettled: own, own, cost: own * SMALL }, 0);
         }
         assert!(seen < 1000, "{seen}");
     }
@@ -208,7 +223,7 @@ mod tests {
     #[test]
     fn a_full_buffer_is_paused_for_until_half_of_it_is_free() {
         let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
-        assert_eq!(prefetch.change(Load { unsettled: 2, own: 2, cost: 65 * MIB }), Change::Pause);
+        assert_eq!(prefetch.change(Load { unsettled: 2, own: 2, cost: 65 * MIB }, 0), Change::Pause);
         assert!(!prefetch.may_go_on(Load { unsettled: 1, own: 1, cost: 33 * MIB }));
         assert!(prefetch.may_go_on(Load { unsettled: 1, own: 1, cost: 32 * MIB }));
         assert!(prefetch.may_go_on(Load::default()));
@@ -231,6 +246,6 @@ mod tests {
         grow(&mut prefetch, SMALL);
         prefetch.limit(100);
         let load = Load { unsettled: 10, own: 10, cost: 10 * SMALL };
-        assert_eq!(prefetch.change(load), Change::Consume(90));
+        assert_eq!(prefetch.change(load, 0), Change::Consume(90));
     }
 }

@@ -13,7 +13,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
-use super::connection::{COMMAND_TIMEOUT, Connector, close, pause, within};
+use super::connection::{COMMAND_TIMEOUT, Connector, close, in_a_burst, pause, within};
 use super::message::{properties, short};
 use super::{AmqpError, BrokerState, Names, topology};
 use crate::ports::{Confirm, Exchange, Publication};
@@ -26,6 +26,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const BLOCKED_PAUSE: Duration = Duration::from_secs(1);
 /// The most messages that go out before their confirms are awaited.
 const GROUP: usize = 5000;
+/// The most messages, and after how many bytes no further one, that are handed to lapin at a time.
+const BURST: usize = 256;
+const BURST_BYTES: usize = 256 * 1024;
 
 /// What the publisher is told.
 pub(super) enum Job {
@@ -140,21 +143,8 @@ impl Publisher {
         let names = &self.connector.settings.names;
         let sending = async {
             let mut waiting = Vec::with_capacity(group.len());
-            for publication in group {
-                let (exchange, key) = target(names, publication);
-                let options =
-                    BasicPublishOptions { mandatory: publication.mandatory, ..BasicPublishOptions::default() };
-                waiting.push(
-                    link.channel
-                        .basic_publish(
-                            short(exchange),
-                            short(key),
-                            options,
-                            &publication.payload,
-                            properties(publication),
-                        )
-                        .await?,
-                );
+            for burst in bursts(group) {
+                waiting.extend(send(&link.channel, names, burst).await?);
             }
             Ok::<_, lapin::Error>(waiting)
         };
@@ -227,7 +217,7 @@ impl Publisher {
                 let again = std::mem::replace(&mut self.connected_before, true);
                 self.state.send_modify(|state| {
                     state.publishing = true;
-                    state.reconnects += u64::from(again);
+                    state.publishing_reconnects += u64::from(again);
                 });
                 true
             }
@@ -240,6 +230,32 @@ impl Publisher {
             }
         }
     }
+}
+
+/// Parts a group so that what lapin copies of it at a time is bounded.
+fn bursts<'a, 'p>(mut group: &'a [&'p Publication]) -> impl Iterator<Item = &'a [&'p Publication]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fit = group.iter().take(BURST).take_while(|publication| {
+            let fits = bytes < BURST_BYTES;
+            bytes += publication.payload.len();
+            fits
+        });
+        let (burst, rest) = group.split_at(fit.count());
+        group = rest;
+        (!burst.is_empty()).then_some(burst)
+    })
+}
+
+async fn send(channel: &Channel, names: &Names, burst: &[&Publication]) -> lapin::Result<Vec<PublisherConfirm>> {
+    let publish = |publication: &&Publication| {
+        let (exchange, key) = target(names, publication);
+        let options = BasicPublishOptions { mandatory: publication.mandatory, ..BasicPublishOptions::default() };
+        let (exchange, key, properties) = (short(exchange), short(key), properties(publication));
+        let payload = publication.payload.clone();
+        async move { channel.basic_publish(exchange, key, options, &payload, properties).await }
+    };
+    in_a_burst(burst.iter().map(publish)).await
 }
 
 async fn confirming_channel(connection: &Connection) -> Result<Channel, AmqpError> {

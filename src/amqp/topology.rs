@@ -224,7 +224,7 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Resu
 }
 
 /// Turns the broker's refusal into what is wrong and where.
-fn explain(result: Result<(), AmqpError>, kind: &str, name: &str) -> Result<(), AmqpError> {
+pub(super) fn explain(result: Result<(), AmqpError>, kind: &str, name: &str) -> Result<(), AmqpError> {
     let Err(AmqpError::Broker { source, action }) = result else { return result };
     let what = format!("{kind} '{name}'");
     if let ErrorKind::ProtocolError(error) = source.kind() {
@@ -255,7 +255,10 @@ mod tests {
     #[test]
     fn every_queue_that_dead_letters_does_so_at_least_once_under_a_key_of_its_own() {
         let names = Names::with_prefix("x");
-        for queue in names.queues().iter().filter(|q| !q.arguments.is_empty()) {
+        let dead_letters = |q: &&Queue<'_>| q.arguments.iter().any(|(key, _)| key.starts_with("x-dead-letter"));
+        let queues = names.queues();
+        assert_eq!(queues.iter().filter(dead_letters).count(), 3);
+        for queue in queues.iter().filter(dead_letters) {
             for wanted in
                 ["x-dead-letter-exchange", "x-dead-letter-routing-key", "x-dead-letter-strategy", "x-overflow"]
             {

@@ -26,6 +26,7 @@ use url::Url;
 use self::answer::Sorted;
 use crate::domain::answer::{Doubt, Reply, Verdict};
 use crate::domain::manifest::{Journaled, Manifest};
+use crate::domain::traceparent::TraceParent;
 use crate::ports::{Api, ApiKey};
 
 /// The most of an answer that is read: a thousand addresses at their longest are a tenth of it.
@@ -34,7 +35,12 @@ const ANSWER_MAX: usize = 4 * 1024 * 1024;
 /// call seldom meets a connection that is being closed.
 const IDLE: Duration = Duration::from_secs(45);
 
+/// Said of a certificate that is not trusted, after what is wrong with it.
+const DISTRUST: &str =
+    "; migma.ca_file must name the certificate's authority, and migma.base_url the host that it is made out to";
+
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Where the API is, and how long one attempt may take.
@@ -127,40 +133,44 @@ impl MigmaApi {
         Ok(Self { client, endpoint })
     }
 
-    async fn send(&self, manifest: &Manifest, key: &ApiKey) -> Result<Response, Lost> {
+    async fn send(&self, manifest: &Manifest, key: &ApiKey, trace: Option<TraceParent>) -> Result<Response, Lost> {
         // Both are checked where they are made; should one be no header value after all, nothing is sent.
         let unfit = |_| Lost { verdict: Verdict::Unsent, cause: "the API key is no header value".to_owned() };
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.expose())).map_err(unfit)?;
         authorization.set_sensitive(true);
         let idempotency_key = HeaderValue::from_str(manifest.idempotency_key().as_str()).map_err(unfit)?;
-        self.client
+        let mut request = self
+            .client
             .post(self.endpoint.clone())
             .header(AUTHORIZATION, authorization)
             .header(IDEMPOTENCY_KEY, idempotency_key)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json")
             .header(ACCEPT_ENCODING, "identity")
-            .body(manifest.body.clone())
-            .send()
-            .await
-            .map_err(|error| {
-                // A builder's error comes before any connection. A pooled connection that ended under the call counts
-                // as none of these: what was written may have arrived.
-                let verdict = if error.is_connect() || error.is_builder() {
-                    Verdict::Unsent
-                } else {
-                    Verdict::Unknown(doubt(&error))
-                };
-                Lost { verdict, cause: chain(&error.without_url()) }
-            })
+            .body(manifest.body.clone());
+        if let Some(trace) = trace {
+            request = request.header(TRACEPARENT, trace.to_string());
+        }
+        request.send().await.map_err(|error| {
+            // A builder's error comes before any connection. A pooled connection that ended under the call counts
+            // as none of these: what was written may have arrived.
+            let verdict = if error.is_connect() || error.is_builder() {
+                Verdict::Unsent
+            } else {
+                Verdict::Unknown(doubt(&error))
+            };
+            let error = error.without_url();
+            let cure = if is_about_certificate(&error) { DISTRUST } else { "" };
+            Lost { verdict, cause: chain(&error) + cure }
+        })
     }
 }
 
 #[async_trait]
 impl Api for MigmaApi {
-    async fn delete(&self, manifest: &Journaled<Manifest>, key: &ApiKey) -> Reply {
+    async fn delete(&self, manifest: &Journaled<Manifest>, key: &ApiKey, trace: Option<TraceParent>) -> Reply {
         let start = Instant::now();
-        let mut response = match self.send(manifest, key).await {
+        let mut response = match self.send(manifest, key, trace).await {
             Ok(response) => response,
             Err(lost) => {
                 tell(manifest, &lost.cause);
@@ -183,18 +193,27 @@ impl Api for MigmaApi {
                 Err(doubt)
             }
         };
-        let Sorted { verdict, api_code, request_id } = answer::sort(status, body.as_deref(), manifest.emails);
-        let headers = response.headers();
-        let header = |name| text(headers, name);
         Reply {
-            verdict,
-            status: Some(status),
-            api_code,
-            replayed: header(IDEMPOTENT_REPLAYED).is_some_and(|value| value.eq_ignore_ascii_case("true")),
-            request_id,
-            retry_after: retry_after::parse(header(RETRY_AFTER), header(DATE), SystemTime::now()),
             took: start.elapsed(),
+            ..reply(status, response.headers(), body.as_deref(), manifest.emails, SystemTime::now())
         }
+    }
+}
+
+/// What an answer to a call with so many emails says, at this time; how long it took is for the caller to tell. Pure. A
+/// body that could not be read to its end comes as the reason.
+#[must_use]
+pub fn reply(status: u16, headers: &HeaderMap, body: Result<&[u8], &Doubt>, emails: u16, now: SystemTime) -> Reply {
+    let Sorted { verdict, api_code, request_id } = answer::sort(status, body, emails);
+    let header = |name| text(headers, name);
+    Reply {
+        verdict,
+        status: Some(status),
+        api_code,
+        replayed: header(IDEMPOTENT_REPLAYED).is_some_and(|value| value.eq_ignore_ascii_case("true")),
+        request_id,
+        retry_after: retry_after::parse(header(RETRY_AFTER), header(DATE), now),
+        took: Duration::ZERO,
     }
 }
 
@@ -234,6 +253,18 @@ fn tell(manifest: &Manifest, cause: &str) {
 /// An error and all that caused it, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn is_about_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(of_tls) = error.downcast_ref::<rustls::Error>() {
+        return matches!(of_tls, rustls::Error::InvalidCertificate(_));
+    }
+    // What stands in an io::Error is not its source: that is what stands under it.
+    let within = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    match within {
+        Some(within) => is_about_certificate(within),
+        None => error.source().is_some_and(is_about_certificate),
+    }
 }
 
 /// A header's text, where it is one.

@@ -46,7 +46,7 @@ fn settings(base_url: &str) -> ApiSettings {
 }
 
 async fn call(api: &MigmaApi) -> Reply {
-    api.delete(&manifest(), &ApiKey::new(SECRET)).await
+    api.delete(&manifest(), &ApiKey::new(SECRET), None).await
 }
 
 /// What the server does with a request once it has read it.
@@ -358,10 +358,23 @@ async fn where_tls_fails_or_takes_too_long_nothing_has_left() {
 }
 
 #[tokio::test]
+async fn its_place_in_a_trace_goes_with_a_call_and_nothing_where_there_is_none() {
+    let answer = || http("200 OK", "", r#"{"success":true,"data":{"deleted":2,"notFound":[]}}"#);
+    let server = Server::start(vec![Then::Answer(answer()), Then::Answer(answer())]).await;
+    let api = MigmaApi::new(settings(&server.url())).unwrap();
+    let place = TraceParent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    api.delete(&manifest(), &ApiKey::new(SECRET), place).await;
+    api.delete(&manifest(), &ApiKey::new(SECRET), None).await;
+    let seen = server.requests();
+    assert!(seen[0].contains("\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"));
+    assert!(!seen[1].contains("traceparent"));
+}
+
+#[tokio::test]
 async fn a_key_that_is_no_header_value_is_never_sent() {
     let server = Server::start(vec![]).await;
     let api = MigmaApi::new(settings(&server.url())).unwrap();
-    let reply = api.delete(&manifest(), &ApiKey::new("two\r\nlines")).await;
+    let reply = api.delete(&manifest(), &ApiKey::new("two\r\nlines"), None).await;
     assert_eq!(reply.verdict, Verdict::Unsent);
     assert_eq!(*server.connections.lock().unwrap(), 0);
 }
@@ -370,7 +383,7 @@ async fn a_key_that_is_no_header_value_is_never_sent() {
 async fn neither_key_nor_address_nor_url_shows_in_what_is_told_of_a_failure() {
     let server = Server::start(vec![Then::Close("HTTP/1.1 ann@example.com\r\n\r\n".to_owned())]).await;
     let api = MigmaApi::new(settings(&format!("{}/secret-path", server.url()))).unwrap();
-    let lost = api.send(&manifest(), &ApiKey::new(SECRET)).await.err().unwrap();
+    let lost = api.send(&manifest(), &ApiKey::new(SECRET), None).await.err().unwrap();
     for told in ["mk_live", "@", "secret-path"] {
         assert!(!lost.cause.contains(told), "{}", lost.cause);
     }

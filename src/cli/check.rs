@@ -100,6 +100,9 @@ pub async fn run(file: Option<&Path>) -> anyhow::Result<ExitCode> {
     report.tell("api key", &api_key(&config))?;
     report.tell("api", &api::reachable(&config).await)?;
     report.tell("journal", &doors::journal(&config).await)?;
+    if let Some(verdict) = doors::pauses(&config).await {
+        report.tell("pauses", &verdict)?;
+    }
     for (name, verdict) in doors::broker(&config).await {
         report.tell(name, &verdict)?;
     }

@@ -44,9 +44,12 @@ fn json(settings: &[Setting]) -> Result<String, serde_json::Error> {
     serde_json::to_string_pretty(settings).map(|text| text + "\n")
 }
 
-fn toml(settings: &[Setting]) -> String {
-    // JSON's texts, numbers, booleans and arrays of texts are TOML's as well.
-    let lines: Vec<_> = settings.iter().map(|set| (format!("{} = {}", set.key, set.value), &set.source)).collect();
+/// The settings as text: TOML, which can be read again where no secret is masked.
+#[must_use]
+pub fn toml(settings: &[Setting]) -> String {
+    // JSON's texts, numbers, booleans and arrays of texts are TOML's as well, once a delete is written as its code.
+    let line = |set: &Setting| format!("{} = {}", set.key, set.value).replace('\u{7f}', "\\u007f");
+    let lines: Vec<_> = settings.iter().map(|set| (line(set), &set.source)).collect();
     // One long value does not push all sources off the screen.
     let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).min(60);
     lines.iter().fold(String::new(), |text, (line, source)| format!("{text}{line:width$}  # {source}\n"))
@@ -59,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_a_configuration_again() {
-        let text = "[amqp]\nurl = 'amqp://u:hunter2@h'\n[migma]\nallowed_projects = ['a\"b', 'c']\n[journal]\nurl = 'sqlite://d\\e'";
+        let text = "[amqp]\nurl = 'amqp://u:hunter2@h'\n[migma]\nallowed_projects = ['a\"b', 'c']\nbase_url = 'https://h/p//'\nca_file = \"d\\u007fl\"\n[journal]\nurl = 'sqlite://d\\e'";
         let config = Config::from_toml("t.toml", text).unwrap();
         let printed = toml(config.settings());
         assert!(printed.contains("amqp.url = \"amqp://u:***@h\"") && printed.contains("  # t.toml\n"), "{printed}");
@@ -68,6 +71,8 @@ mod tests {
         for (one, other) in config.settings().iter().zip(again.settings()) {
             assert_eq!((one.key, &one.value), (other.key, &other.value));
         }
+        assert_eq!(config.migma.base_url, again.migma.base_url);
+        assert_eq!(config.migma.ca_file, again.migma.ca_file);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use crate::config::{ApiKeySource, Config, LogFormat};
+use crate::config::{AdminToken, ApiKeySource, Config, LogFormat};
 use crate::telemetry::{self, LogStyle};
 
 pub(super) const EXAMPLES: &str = "\
@@ -23,12 +23,12 @@ migma.api_key_file again.";
 ///
 /// # Errors
 /// What keeps it from starting.
-pub async fn run(config: Config, keys: ApiKeySource) -> anyhow::Result<ExitCode> {
+pub async fn run(config: Config, keys: ApiKeySource, token: AdminToken) -> anyhow::Result<ExitCode> {
     telemetry::init(match config.log.format {
         LogFormat::Auto => LogStyle::Auto,
         LogFormat::Text => LogStyle::Text,
         LogFormat::Json => LogStyle::Json,
     });
-    crate::app::run(config, keys).await?;
+    crate::app::run(config, keys, token).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use serde_json::Value;
 use url::{Host, Url};
@@ -113,7 +112,7 @@ impl Kind for ApiUrls {
     }
 
     fn read(&self, given: &Given) -> Result<Url, Wrong> {
-        let url = Url::parse(given.text()?).map_err(|fault| Wrong::new(format!("is not a URL ({fault})")))?;
+        let mut url = Url::parse(given.text()?).map_err(|fault| Wrong::new(format!("is not a URL ({fault})")))?;
         let loopback = match url.host() {
             None => return Err(Wrong::new("names no host")),
             Some(Host::Domain(name)) => name == "localhost",
@@ -131,7 +130,8 @@ impl Kind for ApiUrls {
             }
             _ => return Err(Wrong::new("has a scheme other than https")),
         }
-        if !url.username().is_empty() || url.password().is_some() {
+        // Behind a bare slash in a password, the rest of it looks like a path.
+        if !url.username().is_empty() || url.password().is_some() || url.path().contains('@') {
             return Err(Wrong::with_cure(
                 "holds a user or password",
                 "take it out; the API key comes from MIGMA_API_KEY or migma.api_key_file",
@@ -140,6 +140,9 @@ impl Kind for ApiUrls {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(Wrong::with_cure("holds a ? or a #", "end it with the host, or with the path before /v1"));
         }
+        // Slashes at the end mean nothing, so that what is shown without them is the same.
+        let path = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&path);
         Ok(url)
     }
 
@@ -148,54 +151,36 @@ impl Kind for ApiUrls {
     }
 }
 
-/// Where the journal is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum JournalUrl {
-    /// In a file of its own; a relative path starts from the working directory. Taken as it stands, with no `%` codes.
-    Sqlite(PathBuf),
-}
+/// The kind of `telemetry.otlp_endpoint`.
+pub(super) struct CollectorUrls;
 
-/// As `sqlite://path`.
-impl fmt::Display for JournalUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-        }
-    }
-}
-
-/// The kind of `journal.url`.
-pub(super) struct JournalUrls;
-
-impl Kind for JournalUrls {
-    type Value = JournalUrl;
+impl Kind for CollectorUrls {
+    type Value = Url;
 
     fn wants(&self) -> String {
-        "sqlite:// and the path of a file, such as sqlite://data/journal.db or sqlite:///var/lib/journal.db".to_owned()
+        "a URL such as http://127.0.0.1:4318".to_owned()
     }
 
-    fn read(&self, given: &Given) -> Result<JournalUrl, Wrong> {
-        let text = given.text()?;
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return Err(Wrong::new("names PostgreSQL, which this version does not support yet"));
+    fn read(&self, given: &Given) -> Result<Url, Wrong> {
+        let url = Url::parse(given.text()?).map_err(|fault| Wrong::new(format!("is not a URL ({fault})")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Wrong::new("has a scheme other than http or https"));
         }
-        let Some(path) = text.strip_prefix("sqlite://") else {
-            return Err(Wrong::new("does not start with sqlite://"));
-        };
-        if path.is_empty() || path.ends_with('/') {
-            return Err(Wrong::new("names no file"));
+        // As above: behind a bare slash.
+        if !url.username().is_empty() || url.password().is_some() || url.path().contains('@') {
+            let cure = "take it out; headers come from OTEL_EXPORTER_OTLP_HEADERS";
+            return Err(Wrong::with_cure("holds a user or password", cure));
         }
-        if path.contains(":memory:") {
-            return Err(Wrong::new("is in memory, where a crash would lose what was sent"));
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Wrong::new("holds a ? or a #"));
         }
-        if path.contains(['?', '#', '\0']) {
-            return Err(Wrong::new("holds options, which are the worker's own affair"));
+        if url.path().trim_end_matches('/').ends_with("/v1/traces") {
+            return Err(Wrong::with_cure("ends with /v1/traces, which is joined to it", "end it before /v1/traces"));
         }
-        Ok(JournalUrl::Sqlite(path.into()))
+        Ok(url)
     }
 
-    fn show(&self, value: &JournalUrl) -> Value {
-        value.to_string().into()
+    fn show(&self, value: &Url) -> Value {
+        value.as_str().trim_end_matches('/').into()
     }
 }

@@ -228,15 +228,16 @@ impl Kind for Name {
     type Value = String;
 
     fn wants(&self) -> String {
-        format!("a name of 1 to {} bytes that does not start with \"amq.\"", self.0)
+        format!("a name of 1 to {} bytes that is not \"amq\" and does not start with \"amq.\"", self.0)
     }
 
     fn read(&self, given: &Given) -> Result<String, Wrong> {
         match given.text()? {
             "" => Err(Wrong::new("is empty")),
             text if text.len() > self.0 => Err(Wrong::new(format!("is {} bytes long", text.len()))),
-            text if text.starts_with("amq.") => {
-                Err(Wrong::new("starts with \"amq.\", which the broker keeps to itself"))
+            // Of the prefix "amq" all names would be made so.
+            text if text == "amq" || text.starts_with("amq.") => {
+                Err(Wrong::new("is \"amq\" or starts with \"amq.\", which the broker keeps to itself"))
             }
             text if text.chars().any(char::is_control) => Err(Wrong::new("holds a control character")),
             text => Ok(text.to_owned()),

@@ -8,8 +8,10 @@
 //! in any text, a start with some faults told and others kept for the next try.
 
 mod addresses;
+mod admin_token;
 mod fault;
 mod given;
+mod journal_url;
 mod kinds;
 mod layers;
 mod rules;
@@ -21,13 +23,15 @@ mod units;
 use std::ffi::OsString;
 use std::path::Path;
 
-pub use self::addresses::{BrokerUrl, JournalUrl};
+pub use self::addresses::BrokerUrl;
+pub use self::admin_token::{ADMIN_TOKEN_VARIABLE, AdminToken};
 pub use self::fault::{ConfigError, Fault, Place, Source};
+pub use self::journal_url::{DatabaseUrl, JournalUrl};
 pub use self::kinds::LogFormat;
 pub use self::layers::Setting;
 pub use self::secret::{API_KEY_VARIABLE, ApiKeySource, Secret};
 pub use self::settings::{Admin, Amqp, Batch, Config, Journal, Log, Migma, Names, Outcome, RateLimit, Retry, Shutdown};
-pub use self::units::show_duration;
+pub use self::units::{parse_duration, show_duration};
 
 /// `config/default.toml`: every setting with its default, unit, range and reason.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -55,9 +59,22 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_toml(name: &str, text: &str) -> Result<Self, ConfigError> {
+        Self::from_texts(name, text, [])
+    }
+
+    /// As [`Config::load`], with a TOML text in place of a file, which faults call `name`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_texts(
+        name: &str,
+        text: &str,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
         let mut layers = layers::Layers::default();
         layers.add_toml(&Source::Default, DEFAULTS);
         layers.add_toml(&Source::File(name.into()), text);
+        layers.add_env(env);
         layers.check()
     }
 }

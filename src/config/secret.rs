@@ -113,7 +113,7 @@ fn variable_source() -> Source {
 }
 
 /// Reads no more than could be taken: the path may be that of a device.
-fn read_some(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_some(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LONGEST as u64 * 2).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::addresses::{ApiUrls, BrokerUrl, BrokerUrls, JournalUrl, JournalUrls};
+use super::addresses::{ApiUrls, BrokerUrl, BrokerUrls, CollectorUrls};
+use super::journal_url::{JournalUrl, JournalUrls};
 use super::kinds::{
     Address, Factor, FilePath, LogFormat, LogFormats, Name, OrEmpty, OrNone, Project, Projects, Size, Span, Switch,
     span, whole,
@@ -130,6 +131,8 @@ settings! {
     journal: Journal {
         /// Where it is.
         url: JournalUrl = JournalUrls;
+        /// Whether several workers are at work on it at once, where it is in `PostgreSQL`.
+        shared: bool = Switch;
         /// How long an answered request is remembered.
         retention: Duration = span(hours(24), hours(3650 * 24));
     }
@@ -144,6 +147,16 @@ settings! {
     admin: Admin {
         /// Where they are served; port 0 takes a free one.
         listen: SocketAddr = Address;
+        /// The file with the token that orders need; see [`super::AdminToken`].
+        token_file: Option<PathBuf> = OrEmpty(FilePath);
+    }
+
+    /// Traces.
+    telemetry: Telemetry {
+        /// The OpenTelemetry collector's base URL; `None` for no traces.
+        otlp_endpoint: Option<Url> = OrEmpty(CollectorUrls);
+        /// The share of batches that are traced.
+        sample_ratio: f64 = Factor(0.0, 1.0);
     }
 
     /// How the worker stops.

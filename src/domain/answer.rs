@@ -39,6 +39,17 @@ pub enum Verdict {
     Unknown(Doubt),
 }
 
+impl Verdict {
+    /// Whether others may be spared it: the body, or its project, may be to blame.
+    #[must_use]
+    pub const fn may_spare_others(&self) -> bool {
+        matches!(
+            self,
+            Self::Unknown(_) | Self::Refused(Refusal::Body | Refusal::Project | Refusal::Conflict | Refusal::Forbidden)
+        )
+    }
+}
+
 /// The API's report.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Deletion {

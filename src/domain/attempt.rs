@@ -3,7 +3,8 @@
 //! How the API's trouble is told from a body's own: [`Gates`] counts failures in a row over all calls, and successes.
 //! A failure is a body's own only if it comes again and again while other calls are served in between; a refusal (400
 //! and its like) is not about the bodies where three unlike batches meet it with no success between. In both other cases
-//! everything waits, and nothing is split. `Retry-After` holds everything, whatever else is decided.
+//! everything waits, and nothing is split; new batches try too, for what they meet tells the two apart. `Retry-After`
+//! holds everything, whatever else is decided.
 
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use super::answer::{Refusal, Reply, Verdict, not_found};
 use super::fate::Fate;
-use super::gates::{Gates, HoldReason, Scope};
+use super::gates::{Departure, Gates, HoldReason, Scope, Trouble};
 use super::manifest::{End, FailCode, Manifest};
 use super::moment::{Moment, Timestamp};
 
@@ -34,6 +35,38 @@ pub struct History {
     replays: u32,
     /// Conflicts in a row.
     conflicts: Streak,
+    /// What its time to give up counts for; `None` where that is not known, for another process met it.
+    ordeal: Option<Ordeal>,
+}
+
+/// What a manifest may be given up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordeal {
+    /// A 403.
+    Forbidden,
+    /// What its body alone meets.
+    Own,
+}
+
+impl History {
+    /// Of a batch whose requests have been through this already, since when its fate knows.
+    #[must_use]
+    pub fn after(ordeal: Ordeal) -> Self {
+        Self { ordeal: Some(ordeal), ..Self::default() }
+    }
+
+    /// What the halves of its manifest begin with: calls of their own, in the trouble that they share.
+    #[must_use]
+    pub fn inherited(&self) -> Self {
+        Self { ordeal: self.ordeal, ..Self::default() }
+    }
+
+    /// It is in this trouble now; another one than before counts anew.
+    fn suffers(&mut self, ordeal: Ordeal, fate: Fate, at: Timestamp) -> Fate {
+        let another = self.ordeal.is_some_and(|before| before != ordeal);
+        self.ordeal = Some(ordeal);
+        if another { Fate { troubled_since: Some(at), ..fate } } else { fate.troubled(at) }
+    }
 }
 
 /// Failures of one kind in a row, against what others met meanwhile.
@@ -110,6 +143,8 @@ pub enum Wait {
 pub struct Circumstances {
     /// When the call left.
     pub left: Moment,
+    /// Its number.
+    pub departure: Departure,
     /// `retry.give_up_after`.
     pub give_up_after: Duration,
 }
@@ -134,9 +169,12 @@ pub fn decide(
             Verdict::Unsent | Verdict::Unknown(_) => HoldReason::ApiDown,
             _ => HoldReason::Throttled,
         };
-        let took = i64::try_from(reply.took.as_millis()).unwrap_or(i64::MAX);
-        let wall = Timestamp::from_millis(at.left.wall.as_millis().saturating_add(took));
-        gates.hold(Scope::Everything, &manifest.project, reason, at.left.steady + reply.took + wait, wall);
+        let now = Moment { wall: at.left.wall.after(reply.took), steady: at.left.steady + reply.took };
+        let until = now.steady + wait;
+        // All wait for so long. Whether they may go then is not for this body alone to find out.
+        let (asked, doubtful) = (Some(until), reply.verdict.may_spare_others());
+        let trouble = Trouble { reason, departure: at.departure, until, asked, doubtful, at: now };
+        gates.hold(Scope::Everything, &manifest.project, &trouble);
     }
     decision
 }
@@ -155,7 +193,7 @@ fn judge(
     }
     match &reply.verdict {
         Verdict::Deleted(deletion) => {
-            gates.served(&manifest.project);
+            gates.served(&manifest.project, at.departure, at.left.wall);
             let (not_found, count_mismatch) = not_found(manifest, deletion);
             Decision::Finish(End::Answered { not_found, uncertain: fate.lost, count_mismatch })
         }
@@ -191,25 +229,29 @@ fn refused(
         let api_code = reply.api_code.clone();
         Decision::Finish(End::Failed { code, api_code, may_have_taken_effect: fate.may_have_taken_effect() })
     };
-    let fate = if refusal == Refusal::Key { fate } else { fate.troubled(at.left.wall) };
+    let fate = match refusal {
+        Refusal::Forbidden => history.suffers(Ordeal::Forbidden, fate, at.left.wall),
+        Refusal::Conflict => history.suffers(Ordeal::Own, fate, at.left.wall),
+        Refusal::Key | Refusal::Project | Refusal::Body => fate,
+    };
     let about_all = match refusal {
         Refusal::Key => Some(HoldReason::KeyRefused),
-        // What outlasts the time to give up is judged by itself after all, for perhaps nothing else is here to succeed.
-        _ if past_deadline(fate, at) => None,
-        Refusal::Project => gates.unknown_project(&manifest.project).then_some(HoldReason::UnknownProjects),
+        Refusal::Project => {
+            gates.unknown_project(&manifest.project, manifest.root).then_some(HoldReason::UnknownProjects)
+        }
         Refusal::Body => gates.refused(reply.status.unwrap_or(400), manifest.root).then_some(HoldReason::RefusesAll),
         Refusal::Forbidden | Refusal::Conflict => None,
     };
     if let Some(reason) = about_all {
         return hold(fate.next_key(), Scope::Everything, reason);
     }
-    gates.spoke();
-    if refusal != Refusal::Forbidden || past_deadline(fate, at) {
+    gates.spoke(at.departure);
+    if refusal != Refusal::Forbidden || past_deadline(manifest, fate, gates, at) {
         // Who tries for its project is about to end, or has met something else: others of the project may go.
         gates.release(&manifest.project);
     }
     match refusal {
-        Refusal::Forbidden if past_deadline(fate, at) => fail(FailCode::Forbidden),
+        Refusal::Forbidden if past_deadline(manifest, fate, gates, at) => fail(FailCode::Forbidden),
         Refusal::Forbidden => hold(fate.next_key(), Scope::Project, HoldReason::Forbidden),
         Refusal::Project => fail(FailCode::ProjectNotFound),
         Refusal::Conflict => {
@@ -219,7 +261,7 @@ fn refused(
             if !(exponent + 1).is_multiple_of(CONFLICTS) {
                 return Decision::Again { fate, wait: Wait::Alone { exponent } };
             }
-            if exponent >= CONFLICTS && history.conflicts.is_own() && past_deadline(fate, at) {
+            if exponent >= CONFLICTS && history.conflicts.is_own() && past_deadline(manifest, fate, gates, at) {
                 // Several keys have met it for too long, while others were served.
                 let api_code = reply.api_code.clone();
                 return Decision::Finish(End::Failed { code: FailCode::GaveUp, api_code, may_have_taken_effect: true });
@@ -241,11 +283,13 @@ fn transient(
 ) -> Decision {
     let exponent = history.failures.grow(gates.successes());
     if history.failures.is_own() {
-        let fate = fate.troubled(at.left.wall);
+        let fate = history.suffers(Ordeal::Own, fate, at.left.wall);
         if manifest.emails > 1 {
             return Decision::Split { fate: fate.inherited() };
         }
-        if past_deadline(fate, at) {
+        if past_deadline(manifest, fate, gates, at) {
+            // Where its project is held, it was the one that tries: others of the project may go.
+            gates.release(&manifest.project);
             let may_have_taken_effect = fate.may_have_taken_effect();
             return Decision::Finish(End::Failed { code: FailCode::GaveUp, api_code: None, may_have_taken_effect });
         }
@@ -257,10 +301,15 @@ fn transient(
     Decision::Again { fate, wait: Wait::Alone { exponent } }
 }
 
-/// Whether this was the one more try after the time to give up.
-fn past_deadline(fate: Fate, at: Circumstances) -> bool {
-    let give_up_after = i64::try_from(at.give_up_after.as_millis()).unwrap_or(i64::MAX);
-    fate.troubled_since.is_some_and(|since| at.left.wall.millis_since(since) >= give_up_after)
+/// Whether this was the one more try after the time to give up. Time during which nobody could try for a pause, and time
+/// that the clock skipped, is no patience spent.
+fn past_deadline(manifest: &Manifest, fate: Fate, gates: &Gates, at: Circumstances) -> bool {
+    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    fate.troubled_since.is_some_and(|since| {
+        let until = at.left.wall;
+        let no_wait = gates.pauses.time_paused(&manifest.project, since, until) + gates.leaps.within(since, until);
+        until.millis_since(since).saturating_sub(millis(no_wait)) >= millis(at.give_up_after)
+    })
 }
 
 fn hold(fate: Fate, scope: Scope, reason: HoldReason) -> Decision {

@@ -122,12 +122,26 @@ impl Progress {
         }
     }
 
-    /// These emails are in a manifest now. Such as have come to their end already stay there.
-    pub fn start(&mut self, spans: &[Span]) {
+    /// These emails are in a manifest now. Such as have come to their end already stay there. Returns whether some were
+    /// in a lane.
+    pub fn start(&mut self, spans: &[Span]) -> bool {
+        let mut queued = false;
         for (at, _) in positions(spans) {
             if let Some(standing @ (Standing::Fresh | Standing::Queued)) = self.standings.get_mut(at as usize) {
+                queued |= *standing == Standing::Queued;
                 *standing = Standing::UnderWay;
                 self.under_way += 1;
+            }
+        }
+        queued
+    }
+
+    /// These emails are in no manifest after all.
+    pub fn back_out(&mut self, spans: &[Span]) {
+        for (at, _) in positions(spans) {
+            if let Some(standing @ Standing::UnderWay) = self.standings.get_mut(at as usize) {
+                *standing = Standing::Fresh;
+                self.under_way -= 1;
             }
         }
     }
@@ -284,7 +298,7 @@ mod tests {
                 order.rotate_left(turn % parts.len());
                 for n in order {
                     let (member, end) = &parts[n];
-                    progress.start(&member.spans);
+                    let _ = progress.start(&member.spans);
                     let key = KeyBase::derive(std::slice::from_ref(member)).generation(0);
                     progress.conclude(ManifestId(i64::try_from(n).unwrap()), key, &member.spans, &conclusion((*end).clone(), i64::try_from(n).unwrap()));
                 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::moment::Timestamp;
+use super::traceparent::TraceParent;
 
 /// What the worker reads of a message. Text that is no UTF-8 arrives here as `None`: the broker adapter decides that.
 #[derive(Clone, Default)]
@@ -13,8 +14,8 @@ pub struct Envelope {
     pub correlation_id: Option<String>,
     /// The property `content_type`.
     pub content_type: Option<String>,
-    /// The header `traceparent` (W3C Trace Context), passed on as it is.
-    pub traceparent: Option<String>,
+    /// The header `traceparent`, where it is sound; it goes on with every outcome of this message.
+    pub traceparent: Option<TraceParent>,
     /// The header `x-eraser-aside-since`: when the worker first put it aside, for its project was held.
     pub aside_since: Option<Timestamp>,
     /// The body.

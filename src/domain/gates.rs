@@ -1,14 +1,25 @@
-//! When a call may leave: holds (everything, or one project) and the slow start behind them.
+//! When a call may leave: pauses, holds (everything, or one project) and the slow start behind them.
 //!
-//! Rate and quota are not here; they are counted where the call is made. Times are those of the steady clock.
+//! What a call meets speaks of the time after it left: an answer ends no hold that began later, and no wait that the API
+//! asked for ends before its time. Where a body may be to blame for a hold of everything, only another body can tell, so
+//! now and then a new batch tries. Rate and quota are not here; they are counted where the call is made. Times are those
+//! of the steady clock.
+
+mod hold;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+pub use self::hold::{Hold, Trouble};
 use super::ids::{ManifestId, ProjectId};
+use super::leaps::Leaps;
 use super::moment::Timestamp;
+use super::pauses::Pauses;
 
-/// Failures of unlike calls, with no success between, that are taken for an outage.
+/// Failures in a row, with no success between, that are taken for an outage.
 const OUTAGE: u32 = 3;
 
 /// Why calls wait.
@@ -26,9 +37,22 @@ pub enum HoldReason {
     UnknownProjects,
     /// 403, for one project.
     Forbidden,
+    /// Somebody ordered it, for all or for one project: [`Pauses`].
+    Paused,
 }
 
 impl HoldReason {
+    /// Each of them.
+    pub const ALL: [Self; 7] = [
+        Self::ApiDown,
+        Self::Throttled,
+        Self::KeyRefused,
+        Self::RefusesAll,
+        Self::UnknownProjects,
+        Self::Forbidden,
+        Self::Paused,
+    ];
+
     /// As logs, metrics and readiness name it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -39,6 +63,7 @@ impl HoldReason {
             Self::RefusesAll => "api_refuses_all",
             Self::UnknownProjects => "unknown_projects",
             Self::Forbidden => "forbidden",
+            Self::Paused => "paused",
         }
     }
 }
@@ -52,20 +77,9 @@ pub enum Scope {
     Project,
 }
 
-/// A wait that is nobody's fault. One call at a time tries whether it is over.
-#[derive(Clone, Debug)]
-pub struct Hold {
-    /// Why.
-    pub reason: HoldReason,
-    /// Since when.
-    pub since: Timestamp,
-    /// Tries that failed; the exponent of the next wait.
-    pub tries: u32,
-    /// When the next try may leave (steady).
-    pub until: Duration,
-    /// Whether a try is under way.
-    probing: bool,
-}
+/// The number of a call, in the order in which they leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Departure(u64);
 
 /// Whether a call may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +90,8 @@ pub enum Leave {
     At(Duration),
     /// Not before some other call has ended.
     AfterAnother,
+    /// Not before somebody resumes.
+    WhenResumed,
 }
 
 /// What changed, for those who watch.
@@ -92,13 +108,21 @@ pub enum Change {
 pub struct Gates {
     max_in_flight: u32,
     in_flight: u32,
-    /// How many may be in flight: 1 after a hold, doubled by each success.
+    /// How many may be in flight: 1 after a hold, doubled by each success of a call that left since.
     window: u32,
+    window_since: Departure,
+    last: Departure,
     everything: Option<Hold>,
     projects: HashMap<ProjectId, Hold>,
+    /// What somebody stopped. No answer of the API changes it.
+    pub pauses: Pauses,
+    /// What the wall clock skipped.
+    pub leaps: Leaps,
     failures_in_a_row: u32,
     successes: u64,
     refusals: Refusals,
+    /// When the API last did its work for each project.
+    served: HashMap<ProjectId, Timestamp>,
     changes: Vec<Change>,
 }
 
@@ -108,7 +132,6 @@ struct Refusals {
     status: u16,
     roots: Vec<ManifestId>,
     unknown_projects: Vec<ProjectId>,
-    any_project_known: bool,
 }
 
 impl Gates {
@@ -120,11 +143,16 @@ impl Gates {
             max_in_flight,
             in_flight: 0,
             window: max_in_flight,
+            window_since: Departure::default(),
+            last: Departure::default(),
             everything: None,
             projects: HashMap::new(),
+            pauses: Pauses::default(),
+            leaps: Leaps::default(),
             failures_in_a_row: 0,
             successes: 0,
             refusals: Refusals::default(),
+            served: HashMap::new(),
             changes: Vec::new(),
         }
     }
@@ -138,13 +166,16 @@ impl Gates {
     /// Whether a call for this project may leave now.
     #[must_use]
     pub fn ask(&self, project: &ProjectId, now: Duration) -> Leave {
+        if self.pauses.stop(project) {
+            return Leave::WhenResumed;
+        }
         if self.in_flight >= self.window {
             return Leave::AfterAnother;
         }
         let holds = [self.everything.as_ref(), self.projects.get(project)];
         let mut leave = Leave::Now;
         for hold in holds.into_iter().flatten() {
-            if hold.probing {
+            if hold.probe.is_some() {
                 return Leave::AfterAnother;
             }
             if hold.until > now {
@@ -158,29 +189,45 @@ impl Gates {
     }
 
     /// A call leaves.
-    pub fn leave(&mut self, project: &ProjectId) {
+    #[must_use = "what it meets is told with its number"]
+    pub fn leave(&mut self, project: &ProjectId) -> Departure {
         self.in_flight += 1;
+        self.last = Departure(self.last.0 + 1);
         for hold in [self.everything.as_mut(), self.projects.get_mut(project)].into_iter().flatten() {
-            hold.probing = true;
+            hold.probe = Some(self.last);
         }
+        self.last
+    }
+
+    /// Whether a call that was let through must not leave after all, for somebody has ordered a stop since, or the API
+    /// has asked for no call.
+    #[must_use]
+    pub fn is_called_off(&self, project: &ProjectId, departure: Departure, now: Duration) -> bool {
+        self.pauses.stop(project)
+            || self.everything.as_ref().is_some_and(|hold| departure <= hold.after && now < hold.asked)
     }
 
     /// A call came back, or never left after all. Told of every call before its meaning.
-    pub fn back(&mut self, project: &ProjectId) {
+    pub fn back(&mut self, project: &ProjectId, departure: Departure) {
         self.in_flight = self.in_flight.saturating_sub(1);
         for hold in [self.everything.as_mut(), self.projects.get_mut(project)].into_iter().flatten() {
-            hold.probing = false;
+            hold.probe = hold.probe.filter(|probe| *probe != departure);
         }
     }
 
     /// The API did its work for this project: what was held goes on, one call first, then two, then more.
-    pub fn served(&mut self, project: &ProjectId) {
+    pub fn served(&mut self, project: &ProjectId, departure: Departure, at: Timestamp) {
         self.successes += 1;
         self.failures_in_a_row = 0;
-        self.refusals = Refusals { any_project_known: true, ..Refusals::default() };
-        self.window = self.window.saturating_mul(2).min(self.max_in_flight);
-        self.release_all();
-        self.release(project);
+        self.refusals = Refusals::default();
+        self.served.insert(project.clone(), at);
+        if departure > self.window_since {
+            self.window = self.window.saturating_mul(2).min(self.max_in_flight);
+        }
+        self.refute(departure);
+        if self.projects.get(project).is_some_and(|hold| departure > hold.after) {
+            self.release(project);
+        }
     }
 
     /// Nothing holds this project by itself any more.
@@ -191,14 +238,15 @@ impl Gates {
     }
 
     /// The API answered in its own voice about this body or project: it is up, whatever the answer.
-    pub fn spoke(&mut self) {
+    pub fn spoke(&mut self, departure: Departure) {
         self.failures_in_a_row = 0;
-        self.release_all();
+        self.refute(departure);
     }
 
-    fn release_all(&mut self) {
-        if let Some(hold) = self.everything.take() {
-            self.window = 1;
+    /// Ends the hold of everything, unless the call had left before it.
+    fn refute(&mut self, departure: Departure) {
+        if let Some(hold) = self.everything.take_if(|hold| departure > hold.after) {
+            (self.window, self.window_since) = (1, self.last);
             self.changes.push(Change::Ended(Scope::Everything, hold.reason, hold.since));
         }
     }
@@ -222,9 +270,13 @@ impl Gates {
         self.refusals.roots.len() >= 3
     }
 
-    /// A 404: `true` where it is the third project in a row and none was ever known.
-    pub fn unknown_project(&mut self, project: &ProjectId) -> bool {
-        if self.refusals.any_project_known {
+    /// A 404: `true` where it is the third project in a row and none was ever known, or where three unlike batches met
+    /// it, with no success between, whose projects were known before.
+    pub fn unknown_project(&mut self, project: &ProjectId, root: ManifestId) -> bool {
+        if self.served.contains_key(project) {
+            return self.refused(404, root);
+        }
+        if !self.served.is_empty() {
             return false;
         }
         if !self.refusals.unknown_projects.contains(project) {
@@ -233,24 +285,42 @@ impl Gates {
         self.refusals.unknown_projects.len() >= 3
     }
 
-    /// Holds, or goes on holding, until `until` (steady). A longer wait than one already named is kept.
-    pub fn hold(&mut self, scope: Scope, project: &ProjectId, reason: HoldReason, until: Duration, wall: Timestamp) {
+    /// Holds, or goes on holding. A longer wait than one already named is kept.
+    pub fn hold(&mut self, scope: Scope, project: &ProjectId, trouble: &Trouble) {
         let present = match scope {
             Scope::Everything => self.everything.as_mut(),
             Scope::Project => self.projects.get_mut(project),
         };
         if let Some(hold) = present {
-            hold.reason = reason;
-            hold.tries = hold.tries.saturating_add(1);
-            hold.until = hold.until.max(until);
+            hold.goes_on(trouble, self.last);
             return;
         }
-        let hold = Hold { reason, since: wall, tries: 1, until, probing: false };
+        let hold = Hold::new(trouble, self.last);
         match scope {
             Scope::Everything => self.everything = Some(hold),
             Scope::Project => drop(self.projects.insert(project.clone(), hold)),
         }
-        self.changes.push(Change::Began(scope, reason));
+        self.changes.push(Change::Began(scope, trouble.reason));
+    }
+
+    /// Whether a new batch is to try whether the hold of everything is over. Else those try that have tried before: what
+    /// they meet makes no more batches' fates doubtful.
+    #[must_use]
+    pub fn wants_newcomer(&self) -> bool {
+        self.everything.as_ref().is_some_and(Hold::newcomer_due)
+    }
+
+    /// A new batch is on its way.
+    pub fn newcomer_left(&mut self) {
+        if let Some(hold) = &mut self.everything {
+            hold.newcomers = hold.newcomers.saturating_add(1);
+        }
+    }
+
+    /// When the API last did its work for this project, in this process's life.
+    #[must_use]
+    pub fn served_at(&self, project: &ProjectId) -> Option<Timestamp> {
+        self.served.get(project).copied()
     }
 
     /// The exponent of the wait that a failure in this scope asks for: the tries that failed before it.
@@ -263,10 +333,10 @@ impl Gates {
         hold.map_or(0, |hold| hold.tries)
     }
 
-    /// Lets the next try leave at once, for what was wrong may have been mended (a new API key).
+    /// Lets the next try leave at once, for what was wrong may have been mended (a new API key); not before the API asked.
     pub fn try_now(&mut self) {
         for hold in self.everything.iter_mut().chain(self.projects.values_mut()) {
-            hold.until = Duration::ZERO;
+            hold.until = hold.asked;
         }
     }
 
@@ -274,6 +344,12 @@ impl Gates {
     #[must_use]
     pub const fn held(&self) -> Option<&Hold> {
         self.everything.as_ref()
+    }
+
+    /// Whether this project's requests step aside: it is held, or paused, by itself.
+    #[must_use]
+    pub fn steps_aside(&self, project: &ProjectId) -> bool {
+        self.is_project_held(project) || self.pauses.has(project)
     }
 
     /// Whether this project is held by itself.
@@ -298,98 +374,18 @@ impl Gates {
     pub const fn in_flight(&self) -> u32 {
         self.in_flight
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WALL: Timestamp = Timestamp::from_millis(0);
-
-    fn secs(n: u64) -> Duration {
-        Duration::from_secs(n)
-    }
-
-    fn project(name: &str) -> ProjectId {
-        ProjectId::parse(name).unwrap()
-    }
-
-    #[test]
-    fn while_everything_is_held_one_call_at_a_time_tries() {
-        let p = project("p");
-        let mut gates = Gates::new(8);
-        gates.hold(Scope::Everything, &p, HoldReason::ApiDown, secs(5), WALL);
-        assert_eq!(gates.take_changes(), [Change::Began(Scope::Everything, HoldReason::ApiDown)]);
-        assert_eq!(gates.ask(&p, secs(4)), Leave::At(secs(5)));
-        assert_eq!(gates.ask(&p, secs(5)), Leave::Now);
-        gates.leave(&p);
-        assert_eq!(gates.ask(&p, secs(6)), Leave::AfterAnother);
-        gates.back(&p);
-        assert!(gates.failed());
-        gates.hold(Scope::Everything, &p, HoldReason::ApiDown, secs(9), WALL);
-        assert_eq!(gates.take_changes(), []);
-        assert_eq!(gates.tries(Scope::Everything, &p), 2);
-        assert_eq!(gates.ask(&p, secs(6)), Leave::At(secs(9)));
-    }
-
-    #[test]
-    fn after_a_hold_one_call_leaves_then_two_then_more() {
-        let p = project("p");
-        let mut gates = Gates::new(8);
-        gates.hold(Scope::Everything, &p, HoldReason::Throttled, secs(1), WALL);
-        gates.leave(&p);
-        gates.back(&p);
-        gates.served(&p);
-        assert_eq!(gates.take_changes()[1], Change::Ended(Scope::Everything, HoldReason::Throttled, WALL));
-        for window in [1, 2, 4, 8, 8] {
-            for _ in 0..window {
-                assert_eq!(gates.ask(&p, secs(2)), Leave::Now);
-                gates.leave(&p);
-            }
-            assert_eq!(gates.ask(&p, secs(2)), Leave::AfterAnother);
-            for _ in 0..window {
-                gates.back(&p);
-            }
-            gates.served(&p);
+    /// How many calls could leave now, for a project that is not held by itself.
+    #[must_use]
+    pub fn room(&self, now: Duration) -> u32 {
+        if self.pauses.everything().is_some() {
+            return 0;
         }
-    }
-
-    #[test]
-    fn a_project_that_is_held_holds_no_other() {
-        let (p, q) = (project("p"), project("q"));
-        let mut gates = Gates::new(8);
-        gates.hold(Scope::Project, &p, HoldReason::Forbidden, secs(5), WALL);
-        assert_eq!(gates.ask(&p, secs(1)), Leave::At(secs(5)));
-        assert_eq!(gates.ask(&q, secs(1)), Leave::Now);
-        gates.served(&q);
-        assert_eq!(gates.ask(&p, secs(1)), Leave::At(secs(5)));
-        gates.served(&p);
-        assert_eq!(gates.take_changes()[1], Change::Ended(Scope::Project, HoldReason::Forbidden, WALL));
-        assert_eq!(gates.ask(&p, secs(1)), Leave::Now);
-    }
-
-    #[test]
-    fn single_failures_hold_nothing_and_three_in_a_row_are_an_outage() {
-        let mut gates = Gates::new(8);
-        assert!(!gates.failed());
-        assert!(!gates.failed());
-        gates.served(&project("p"));
-        assert!(!gates.failed());
-        assert!(!gates.failed());
-        assert!(gates.failed());
-    }
-
-    #[test]
-    fn one_refusal_for_three_unlike_batches_is_not_about_the_bodies() {
-        let mut gates = Gates::new(8);
-        assert!(!gates.refused(400, ManifestId(1)));
-        assert!(!gates.refused(400, ManifestId(1)));
-        assert!(!gates.refused(400, ManifestId(2)));
-        assert!(!gates.refused(422, ManifestId(3)));
-        assert!(!gates.refused(400, ManifestId(3)));
-        assert!(!gates.refused(400, ManifestId(4)));
-        assert!(gates.refused(400, ManifestId(5)));
-        gates.served(&project("p"));
-        assert!(!gates.refused(400, ManifestId(6)));
+        let free = self.window.saturating_sub(self.in_flight);
+        match &self.everything {
+            None => free,
+            Some(hold) if hold.probe.is_some() || hold.until > now => 0,
+            Some(_) => free.min(1),
+        }
     }
 }

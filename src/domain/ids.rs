@@ -47,10 +47,13 @@ impl fmt::Debug for MessageId {
     }
 }
 
-/// `text` itself, or `sha256:` and a part of its hash where it contains an `@`.
+/// The longest text that a log shows as it is, in bytes. A project's name may be as long as a message.
+const SHOWN_MAX: usize = 255;
+
+/// `text` itself, or `sha256:` and a part of its hash where it contains an `@`, is too long, or could forge a line.
 #[must_use]
 pub fn redacted(text: &str) -> Cow<'_, str> {
-    if text.contains('@') {
+    if text.contains('@') || text.len() > SHOWN_MAX || text.chars().any(char::is_control) {
         Cow::Owned(format!("sha256:{}", hex(&hash(&[text.as_bytes()])[..8])))
     } else {
         Cow::Borrowed(text)
@@ -194,6 +197,14 @@ mod tests {
         assert!(!format!("{id:?}").contains("ann"));
         assert!(!format!("{:?}", ProjectId::parse("ann@example.com").unwrap()).contains("ann"));
         assert_eq!(format!("{:?}", MessageId::parse("DSR-1").unwrap()), "DSR-1");
+    }
+
+    #[test]
+    fn what_a_sender_named_makes_no_line_of_a_log_long_or_two_lines_of_one() {
+        for name in ["p".repeat(256), "p\nholding".to_owned(), "\u{1b}[2J".to_owned()] {
+            let shown = redacted(&name);
+            assert!(shown.starts_with("sha256:") && shown.len() < 30, "{shown}");
+        }
     }
 
     #[test]

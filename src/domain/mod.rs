@@ -5,7 +5,7 @@
 //!
 //! In the order in which a message meets them:
 //! [`envelope`] → [`request`] → [`registry`] → [`planner`] → [`manifest`] and [`key`] → [`fate`] and [`attempt`] →
-//! [`attribution`] → [`outcome`]; [`gates`] says when a call may leave, [`acks`] which tags are settled.
+//! [`attribution`] → [`outcome`]; [`gates`] says when a call may leave, [`pauses`] what somebody stopped, [`acks`] which tags are settled; [`traceparent`] goes along.
 
 pub mod acks;
 pub mod answer;
@@ -17,10 +17,18 @@ pub mod fate;
 pub mod gates;
 pub mod ids;
 pub mod key;
+pub mod leaps;
+pub mod lease;
 pub mod manifest;
+pub mod masking;
 pub mod moment;
 pub mod outcome;
+pub mod pace;
+pub mod pauses;
 pub mod planner;
 pub mod registry;
 pub mod rejection;
+pub mod replay;
 pub mod request;
+pub mod submission;
+pub mod traceparent;

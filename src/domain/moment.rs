@@ -19,6 +19,13 @@ impl Timestamp {
         Self(millis)
     }
 
+    /// Reads what [`Self`]'s `Display` writes, and any other RFC 3339.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let at = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+        i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(Self)
+    }
+
     /// Milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
@@ -41,6 +48,12 @@ impl Timestamp {
     #[must_use]
     pub fn before(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// `self` moved on by `by`.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 }
 
@@ -87,5 +100,7 @@ mod tests {
     fn a_timestamp_prints_as_rfc_3339_with_milliseconds() {
         assert_eq!(Timestamp::from_millis(1_795_435_200_123).to_string(), "2026-11-23T12:00:00.123Z");
         assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp::parse("2026-11-23T13:00:00.123+01:00"), Some(Timestamp::from_millis(1_795_435_200_123)));
+        assert_eq!(Timestamp::parse("yesterday"), None);
     }
 }

@@ -3,6 +3,8 @@
 //! Everything but `publishedAt` is fixed by the request, its record and its progress; lists stand in the request's
 //! canonical order, so that a repeat after a crash is equal to the letter.
 
+mod batch_event;
+
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -10,19 +12,18 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+pub use self::batch_event::{BATCH_TYPE, BatchEvent};
 use super::attribution::{Progress, Standing};
 use super::email::fold;
 use super::envelope::Envelope;
 use super::ids::{MessageId, OutcomeId, ProjectId};
-use super::manifest::{Conclusion, End, FailCode, Manifest, RequestRecord};
+use super::manifest::{FailCode, RequestRecord};
 use super::moment::Timestamp;
 use super::rejection::Rejection;
 use super::request::{DeletionRequest, InvalidEntry, Unusable, undone_indices};
 
 /// The `type` of an outcome.
 pub const OUTCOME_TYPE: &str = "contacts.deletion.outcome.v1";
-/// The `type` of a batch event.
-pub const BATCH_TYPE: &str = "contacts.deletion.batch.v1";
 
 /// What an outcome comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -39,6 +40,9 @@ pub enum Status {
 }
 
 impl Status {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Succeeded, Self::Partial, Self::Failed, Self::Rejected];
+
     /// As routing keys and metrics name it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -112,8 +116,15 @@ struct Fields {
     count_mismatch: bool,
     error: Option<ErrorText>,
     requests: Vec<Call>,
+    #[serde(skip_serializing_if = "is_zero")]
+    requests_omitted: usize,
     metadata: Option<Box<RawValue>>,
     completed_at: Option<Timestamp>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Serialize)]
@@ -153,7 +164,11 @@ struct Call {
 }
 
 /// The code of a dead letter whose emails were all processed, but for those that are no addresses.
-const INVALID_EMAIL: &str = "INVALID_EMAIL";
+pub const INVALID_EMAIL: &str = "INVALID_EMAIL";
+
+/// The most calls that an outcome lists, oldest first: 2 MiB of them. A request of culprits alone costs two calls for each
+/// of its emails, and no broker takes an outcome without end.
+const LISTED_CALLS: usize = 10_000;
 
 impl Outcome {
     /// The outcome of a request whose every email has come to its end.
@@ -208,6 +223,7 @@ impl Outcome {
             Some(first) => Dead { code: first.code.as_str(), reason: first.message.clone() },
             None => Dead { code: INVALID_EMAIL, reason: "some entries of emails are no addresses".to_owned() },
         });
+        let calls = progress.calls();
         let correlation_id = record.correlation_id.clone().unwrap_or_else(|| request.id.as_str().to_owned());
         Self {
             id: OutcomeId::of_request(&request.id),
@@ -227,9 +243,10 @@ impl Outcome {
                 uncertain,
                 count_mismatch: progress.count_mismatch(),
                 error: None,
-                requests: progress
-                    .calls()
+                requests_omitted: calls.len().saturating_sub(LISTED_CALLS),
+                requests: calls
                     .into_iter()
+                    .take(LISTED_CALLS)
                     .map(|call| Call {
                         idempotency_key: call.key.as_str().to_owned(),
                         http_status: call.http_status,
@@ -290,6 +307,7 @@ impl Outcome {
                 count_mismatch: false,
                 error: Some(ErrorText { code: rejection.code.as_str(), message: rejection.message.clone() }),
                 requests: Vec::new(),
+                requests_omitted: 0,
                 metadata: None,
                 completed_at: None,
             },
@@ -330,85 +348,6 @@ fn print(ranges: &[Range<usize>]) -> String {
 
 fn invalid(entries: &[InvalidEntry]) -> Vec<Invalid> {
     entries.iter().map(|e| Invalid { email: e.text.to_string(), reason: e.fault.to_string() }).collect()
-}
-
-/// A manifest's end, for operations: no addresses, nobody waits for it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BatchEvent {
-    idempotency_key: String,
-    project_id: String,
-    /// `completed`, or `failed` where the call's emails failed or the batch was split.
-    pub status: &'static str,
-    emails: u16,
-    requests: usize,
-    deleted: u32,
-    not_found: u32,
-    uncertain: u32,
-    failed: u32,
-    count_mismatch: bool,
-    http_status: Option<u16>,
-    code: Option<&'static str>,
-    attempts: u32,
-    duration_ms: u64,
-    replayed: bool,
-    request_id: Option<String>,
-    completed_at: Timestamp,
-}
-
-impl BatchEvent {
-    /// The event of this end, whose last call took `duration_ms`.
-    #[must_use]
-    pub fn of(manifest: &Manifest, conclusion: &Conclusion, duration_ms: u64) -> Self {
-        let mut event = Self {
-            idempotency_key: manifest.key.generation(conclusion.generation).as_str().to_owned(),
-            project_id: manifest.project.as_str().to_owned(),
-            status: "completed",
-            emails: manifest.emails,
-            requests: manifest.members.len(),
-            deleted: 0,
-            not_found: 0,
-            uncertain: 0,
-            failed: 0,
-            count_mismatch: false,
-            http_status: conclusion.http_status,
-            code: None,
-            attempts: conclusion.attempts,
-            duration_ms,
-            replayed: conclusion.replayed,
-            request_id: conclusion.request_id.clone(),
-            completed_at: conclusion.at,
-        };
-        match &conclusion.end {
-            End::Answered { not_found, uncertain, count_mismatch } => {
-                event.deleted = u32::from(manifest.emails) - not_found.len();
-                *(if *uncertain { &mut event.uncertain } else { &mut event.not_found }) = not_found.len();
-                event.count_mismatch = *count_mismatch;
-            }
-            End::Failed { code, .. } => {
-                event.status = "failed";
-                event.failed = u32::from(manifest.emails);
-                event.code = Some(code.as_str());
-            }
-            End::Split => {
-                event.status = "failed";
-                event.code = Some("SPLIT");
-            }
-        }
-        event
-    }
-
-    /// The key that the manifest ended under.
-    #[must_use]
-    pub fn idempotency_key(&self) -> &str {
-        &self.idempotency_key
-    }
-
-    /// The message body.
-    #[must_use]
-    pub fn json(&self) -> Bytes {
-        serde_json::to_vec(self).unwrap_or_default().into()
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! A lane for each project (and one for each returned request, which travels alone), first come first served. An email
 //! that waits already is not queued twice: all requests that name it share its place, so a visible backlog of N
-//! distinct emails takes ceil(N / 1000) calls, whatever the order in which repeats arrive.
+//! distinct emails takes ceil(N / 1000) calls, whatever the order in which repeats arrive. The one exception: an email
+//! that a request has in an earlier call does not join the call with that request's rest for another's sake.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -64,6 +65,8 @@ struct Waiting {
     first: u64,
     /// Folded address → number of its slot.
     places: HashMap<Box<str>, u64>,
+    /// How many emails of each request wait here, for those that have several.
+    queued: HashMap<RequestDigest, u32>,
 }
 
 /// A distinct email in its lane.
@@ -92,6 +95,7 @@ impl Planner {
         }
         let waiting = self.lanes.entry(lane).or_default();
         for &at in positions {
+            waiting.count(request);
             let folded = request.emails[at as usize].folded();
             if let Some(number) = waiting.places.get(&*folded) {
                 let index = usize::try_from(number - waiting.first).unwrap_or(usize::MAX);
@@ -112,6 +116,7 @@ impl Planner {
                 slot.named_by.retain(|(request, _)| !gone(&request.digest));
             }
             waiting.slots.retain(|slot| !slot.named_by.is_empty());
+            waiting.queued.retain(|request, _| !gone(request));
             waiting.places =
                 (waiting.first..).zip(&waiting.slots).map(|(number, slot)| (slot.folded().into(), number)).collect();
             !waiting.slots.is_empty()
@@ -151,15 +156,11 @@ impl Planner {
     /// Packs a batch from a lane; `None` where nothing waits there.
     pub fn pack(&mut self, lane: &Lane) -> Option<Packed> {
         let waiting = self.lanes.get_mut(lane)?;
-        let count = waiting.slots.len().min(self.max_emails);
-        if count == 0 {
+        let slots = waiting.take(self.max_emails);
+        if slots.is_empty() {
             return None;
         }
-        let slots: Vec<Slot> = waiting.slots.drain(..count).collect();
-        waiting.first += count as u64;
-        for slot in &slots {
-            waiting.places.remove(&*slot.folded());
-        }
+        let count = slots.len();
         self.turns.retain(|other| other != lane);
         if waiting.slots.is_empty() {
             self.lanes.remove(lane);
@@ -178,6 +179,12 @@ impl Planner {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.lanes.values().map(|waiting| waiting.slots.len()).sum()
+    }
+
+    /// Whether anything waits in a lane that `open` lets through.
+    #[must_use]
+    pub fn waits(&self, open: impl Fn(&ProjectId) -> bool) -> bool {
+        self.lanes.keys().any(|lane| open(&lane.project))
     }
 
     /// How many requests are of use at a time, where `emails` can be sent before their deliveries grow too old, and
@@ -199,6 +206,71 @@ impl Planner {
 /// a flood for one project does not hold up another's few emails.
 const IN_SIGHT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How many emails of others a call passes over at most, in calls: so much may be looked at for one that is not full.
+const PASSED_OVER_CALLS: usize = 4;
+
+impl Waiting {
+    /// Takes up to `max` emails, first come first served; passes over such as would make an outcome contradict its own
+    /// list of calls.
+    ///
+    /// A request that is spread over several calls may have an email under way in one while another request brings the
+    /// same email anew. Were that to go out beside the first request's rest, and be deleted there before the first call
+    /// is served, then the first request would be told "not found" by the one call that carried the email for it, and
+    /// "deleted" by another that it is listed with.
+    fn take(&mut self, max: usize) -> Vec<Slot> {
+        let mut taken: Vec<Slot> = Vec::with_capacity(max.min(self.slots.len()));
+        let mut passed_over = Vec::new();
+        let mut spread: HashMap<RequestDigest, Arc<DeletionRequest>> = HashMap::new();
+        while taken.len() < max && passed_over.len() < max * PASSED_OVER_CALLS {
+            let Some(slot) = self.slots.pop_front() else { break };
+            self.first += 1;
+            let named_by = slot.named_by.iter().map(|(request, _)| request);
+            let joining: Vec<_> = named_by
+                .filter(|request| !spread.contains_key(&request.digest) && self.is_spread(request))
+                .map(Arc::clone)
+                .collect();
+            let clashes = spread.values().any(|member| slot.is_elsewhere_for(member))
+                || joining.iter().any(|request| taken.iter().any(|other| other.is_elsewhere_for(request)));
+            if clashes {
+                passed_over.push(slot);
+            } else {
+                spread.extend(joining.into_iter().map(|request| (request.digest, request)));
+                taken.push(slot);
+            }
+        }
+        for slot in &taken {
+            self.places.remove(&*slot.folded());
+            for (request, _) in &slot.named_by {
+                if let Some(count) = self.queued.get_mut(&request.digest) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.queued.remove(&request.digest);
+                    }
+                }
+            }
+        }
+        // They keep their turn: they are the first of the next call.
+        for slot in passed_over.into_iter().rev() {
+            self.first -= 1;
+            self.places.insert(slot.folded().into(), self.first);
+            self.slots.push_front(slot);
+        }
+        taken
+    }
+
+    /// Whether the request, which waits here, has emails that do not: they are in other calls.
+    fn is_spread(&self, request: &DeletionRequest) -> bool {
+        self.queued.get(&request.digest).is_some_and(|count| *count < request.len())
+    }
+
+    /// Counts an email of the request; one that has no other has none elsewhere.
+    fn count(&mut self, request: &DeletionRequest) {
+        if request.len() > 1 {
+            *self.queued.entry(request.digest).or_default() += 1;
+        }
+    }
+}
+
 impl Slot {
     fn email(&self) -> &Email {
         // A slot is made with a name, and goes with its last.
@@ -208,6 +280,11 @@ impl Slot {
 
     fn folded(&self) -> std::borrow::Cow<'_, str> {
         self.email().folded()
+    }
+
+    /// Whether the request has this email, though not in this place.
+    fn is_elsewhere_for(&self, request: &DeletionRequest) -> bool {
+        !self.named_by.iter().any(|(other, _)| other.digest == request.digest) && request.names(self.email())
     }
 }
 

@@ -12,6 +12,10 @@ use super::key::KeyBase;
 use super::manifest::{Conclusion, KnownRequest, Member, RequestRecord};
 use super::request::DeletionRequest;
 
+mod elsewhere;
+
+pub use self::elsewhere::{Refreshed, Then};
+
 /// A request with what became of it so far, and the deliveries `D` that wait for its outcome.
 #[derive(Debug)]
 struct Entry<D> {
@@ -19,6 +23,10 @@ struct Entry<D> {
     record: Arc<RequestRecord>,
     progress: Progress,
     deliveries: Vec<D>,
+    /// The open manifests that carried it when the journal was asked last, whosoever they are.
+    open: Vec<ManifestId>,
+    /// Whether the journal knows it: until then its name may still be another request's.
+    recorded: bool,
 }
 
 /// A request whose every email has come to its end.
@@ -65,6 +73,8 @@ pub enum Met<D> {
     Waits(Plan),
     /// All its emails came to their end before.
     Complete(Box<Completed<D>>),
+    /// Its id is, so far, another request's that the journal does not know yet: it waits to be met again.
+    Rival,
     /// Its id is another request's.
     Reused(Arc<DeletionRequest>, D),
     /// What the journal said has changed since: ask it again.
@@ -75,12 +85,16 @@ pub enum Met<D> {
 #[derive(Debug)]
 pub struct Registry<D> {
     entries: HashMap<RequestDigest, Entry<D>>,
-    under_way: HashSet<ManifestId>,
+    under_way: HashMap<ManifestId, ProjectId>,
+    /// Requests under a name that another one has here, of which the journal does not know yet.
+    rivals: Vec<(Arc<DeletionRequest>, D)>,
+    /// Whether other workers have manifests in the journal too.
+    among_others: bool,
 }
 
 impl<D> Default for Registry<D> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), under_way: HashSet::new() }
+        Self { entries: HashMap::new(), under_way: HashMap::new(), rivals: Vec::new(), among_others: false }
     }
 }
 
@@ -98,7 +112,11 @@ impl<D> Registry<D> {
     pub fn attach(&mut self, request: Arc<DeletionRequest>, delivery: D) -> Result<Met<D>, (Arc<DeletionRequest>, D)> {
         let Some(entry) = self.entries.get_mut(&request.digest) else { return Err((request, delivery)) };
         if !is_same(&request, &entry.record) {
-            return Ok(Met::Reused(request, delivery));
+            if entry.recorded {
+                return Ok(Met::Reused(request, delivery));
+            }
+            self.rivals.push((request, delivery));
+            return Ok(Met::Rival);
         }
         entry.deliveries.push(delivery);
         Ok(Met::Waits(entry.plan()))
@@ -115,29 +133,39 @@ impl<D> Registry<D> {
             metadata: request.metadata.as_ref().map(|metadata| metadata.get().to_owned()),
         };
         let progress = Progress::new(request.len());
-        let mut entry = Entry { request, record: record.into(), progress, deliveries: vec![delivery] };
+        let mut entry = Entry {
+            request,
+            record: record.into(),
+            progress,
+            deliveries: vec![delivery],
+            open: Vec::new(),
+            recorded: false,
+        };
         let plan = entry.plan();
         self.entries.insert(plan.request.digest, entry);
         Met::Waits(plan)
     }
 
-    /// Takes in a request that the journal remembers.
+    /// Takes in a request that the journal remembers. Among others, what is open and not under way here is theirs.
     pub fn recall(&mut self, request: Arc<DeletionRequest>, known: KnownRequest, delivery: D) -> Met<D> {
         if !is_same(&request, &known.record) || request.len() != known.record.emails {
             return Met::Reused(request, delivery);
         }
-        let open = known.parts.iter().filter(|part| part.conclusion.is_none());
-        if open.clone().any(|part| !self.under_way.contains(&part.manifest)) {
+        let open = known.open_parts();
+        if !self.among_others && open.iter().any(|manifest| !self.under_way.contains_key(manifest)) {
             return Met::Stale(request, delivery);
         }
         let mut progress = Progress::new(request.len());
         for part in &known.parts {
             match &part.conclusion {
                 Some(end) => progress.conclude(part.manifest, part.key.generation(end.generation), &part.spans, end),
-                None => progress.start(&part.spans),
+                None => {
+                    let _ = progress.start(&part.spans);
+                }
             }
         }
-        let mut entry = Entry { request, record: known.record.into(), progress, deliveries: vec![delivery] };
+        let mut entry =
+            Entry { request, record: known.record.into(), progress, deliveries: vec![delivery], open, recorded: true };
         if entry.progress.is_complete() {
             return Met::Complete(Box::new(entry.complete()));
         }
@@ -152,7 +180,7 @@ impl<D> Registry<D> {
         for member in members {
             // A request that has emails in a lane is here.
             if let Some(entry) = self.entries.get_mut(&member.request) {
-                entry.progress.start(&member.spans);
+                let _ = entry.progress.start(&member.spans);
                 records.push((*entry.record).clone());
             }
         }
@@ -160,8 +188,30 @@ impl<D> Registry<D> {
     }
 
     /// A manifest is journaled: its answer will come.
-    pub fn open(&mut self, manifest: ManifestId) {
-        self.under_way.insert(manifest);
+    pub fn open(&mut self, manifest: ManifestId, project: &ProjectId) {
+        self.under_way.insert(manifest, project.clone());
+    }
+
+    /// A batch of these is journaled that was made of what is here: their names are theirs. (A batch that comes from an
+    /// earlier life, or from another worker, may be of other requests by the same names.)
+    pub fn recorded(&mut self, members: &[Member]) {
+        for member in members {
+            if let Some(entry) = self.entries.get_mut(&member.request) {
+                entry.recorded = true;
+            }
+        }
+    }
+
+    /// Whether some wait to be met again.
+    #[must_use]
+    pub const fn has_rivals(&self) -> bool {
+        !self.rivals.is_empty()
+    }
+
+    /// Those that waited for the journal to know whose their name is, to be met again.
+    #[must_use = "nobody else has them"]
+    pub fn take_rivals(&mut self) -> Vec<(Arc<DeletionRequest>, D)> {
+        std::mem::take(&mut self.rivals)
     }
 
     /// A manifest has ended, and the journal knows it. Returns the requests that it completed.
@@ -176,7 +226,8 @@ impl<D> Registry<D> {
         let key = key.generation(conclusion.generation);
         let mut completed = Vec::new();
         for member in members {
-            let Some(entry) = self.entries.get_mut(&member.request) else { continue };
+            // One that the journal does not know may have the name alone in common with what was in this manifest.
+            let Some(entry) = self.entries.get_mut(&member.request).filter(|entry| entry.recorded) else { continue };
             entry.progress.conclude(id, key.clone(), &member.spans, conclusion);
             let done = entry.progress.is_complete();
             if (done || entry.is_abandoned())
@@ -192,6 +243,7 @@ impl<D> Registry<D> {
     /// Deliveries for which `gone` is true are no longer ours. Returns which requests have left their lanes for it.
     pub fn detach(&mut self, gone: impl Fn(&D) -> bool) -> HashSet<RequestDigest> {
         let mut unqueued = HashSet::new();
+        self.rivals.retain(|(_, delivery)| !gone(delivery));
         self.entries.retain(|digest, entry| {
             drop(entry.let_go(&gone));
             if entry.deliveries.is_empty() {
@@ -228,10 +280,10 @@ impl<D> Registry<D> {
         self.entries.get(request).map_or(&[], |entry| &entry.deliveries)
     }
 
-    /// Whether some manifest has not ended.
+    /// Whether some manifest of a project for which `of` is true has not ended.
     #[must_use]
-    pub fn is_under_way(&self) -> bool {
-        !self.under_way.is_empty()
+    pub fn is_under_way(&self, of: impl Fn(&ProjectId) -> bool) -> bool {
+        self.under_way.values().any(of)
     }
 
     /// The deliveries that wait, each with its request and that one's project.
@@ -239,6 +291,12 @@ impl<D> Registry<D> {
         self.entries.iter().flat_map(|(digest, entry)| {
             entry.deliveries.iter().map(|delivery| (*digest, &entry.record.project, delivery))
         })
+    }
+
+    /// All deliveries that are here.
+    pub fn all_deliveries(&self) -> impl Iterator<Item = &D> {
+        let rivals = self.rivals.iter().map(|(_, delivery)| delivery);
+        self.entries.values().flat_map(|entry| &entry.deliveries).chain(rivals)
     }
 
     /// How many requests are here.

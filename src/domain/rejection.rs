@@ -27,6 +27,19 @@ pub enum RejectCode {
 }
 
 impl RejectCode {
+    /// Each of them.
+    pub const ALL: [Self; 9] = [
+        Self::MalformedJson,
+        Self::InvalidRequest,
+        Self::MissingMessageId,
+        Self::NoEmails,
+        Self::NoValidEmail,
+        Self::ProjectNotAllowed,
+        Self::MessageIdReused,
+        Self::TooLarge,
+        Self::UnsupportedContentType,
+    ];
+
     /// The code as messages carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -58,5 +71,14 @@ impl Rejection {
     #[must_use]
     pub fn new(code: RejectCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    /// The id is another request's.
+    #[must_use]
+    pub fn message_id_reused() -> Self {
+        Self::new(
+            RejectCode::MessageIdReused,
+            "message_id: names another request, with another project or other emails; give each request its own",
+        )
     }
 }

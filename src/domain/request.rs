@@ -5,6 +5,7 @@
 
 mod cloud_event;
 mod json;
+mod picked;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -22,7 +23,7 @@ use super::rejection::{RejectCode, Rejection};
 pub const METADATA_MAX_BYTES: usize = 4096;
 
 /// The most bytes that `invalid` may take in an outcome, so that no outcome outgrows what brokers take (RabbitMQ 4.x: 16
-/// MiB): every other list in it is no longer than the request.
+/// MiB): other lists of addresses in it are no longer than the request, and the list of calls has a bound of its own.
 pub const INVALID_MAX_BYTES: usize = 2 << 20;
 
 /// A sound request, its project still to be settled: see [`Policy::admit`].
@@ -228,6 +229,13 @@ impl DeletionRequest {
         })
     }
 
+    /// Whether it asks to delete this email.
+    #[must_use]
+    pub fn names(&self, email: &Email) -> bool {
+        let folded = email.folded();
+        self.emails.binary_search_by(|other| other.folded().cmp(&folded)).is_ok()
+    }
+
     /// How many distinct emails it asks to delete.
     #[must_use]
     pub fn len(&self) -> u32 {
@@ -263,6 +271,13 @@ pub fn undone_indices(envelope: &Envelope, done: impl Fn(&str) -> bool) -> Optio
         }
     }
     Some(ranges)
+}
+
+/// A message's body with those entries alone of its own `emails` list that stand at these indices; all else is as it was
+/// written. `None` where the body cannot be read, or has no such entries.
+#[must_use]
+pub fn with_entries(envelope: &Envelope, indices: &[Range<usize>]) -> Option<Vec<u8>> {
+    picked::pick(&Form::of(envelope).ok()?, &envelope.payload, indices)
 }
 
 /// Distinct emails in canonical order, and what is no email.

@@ -1,20 +1,26 @@
 //! What the tasks of the pipeline share: requests, lanes and gates under one lock, and a bell that rings on change.
 
-use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::permits::RateLimiter;
-use super::{KeyInUse, Ports, Settings};
+use super::housekeeping::Consuming;
+use super::permits::{Line, RateLimiter};
+use super::turns::Limiter;
+use super::{KeyInUse, Ports, Settings, settle};
 use crate::domain::gates::{Gates, Hold, HoldReason};
-use crate::domain::ids::ProjectId;
+use crate::domain::ids::{ProjectId, RequestDigest};
 use crate::domain::moment::Timestamp;
+use crate::domain::pauses::Pause;
 use crate::domain::planner::Planner;
 use crate::domain::registry::Registry;
 use crate::ports::{Delivery, Epoch, Event, JournalError};
+
+/// How long the journal may take before it counts as down.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A delivery that waits for its request's outcome.
 #[derive(Debug)]
@@ -30,22 +36,45 @@ pub(super) struct State {
     pub registry: Registry<Waiter>,
     pub planner: Planner,
     pub gates: Gates,
-    pub limiter: RateLimiter,
-    /// Who waits for a permit, in order of arrival, and for which project.
-    pub queue: BTreeMap<u64, ProjectId>,
-    pub next_ticket: u64,
+    pub limiter: Limiter,
+    /// Paces calls once more where they leave: permits that waited for the journal together do not leave together.
+    pub departures: RateLimiter,
+    /// Who waits for a permit.
+    pub line: Line,
     /// Whether deliveries are here that are in no lane yet.
     pub in_sight: bool,
-    /// The daily quota is spent until then.
-    pub quota_until: Option<Timestamp>,
-    /// Since when the journal fails (steady).
+    /// The daily quota is spent until then (steady: the wall clock may be put right meanwhile).
+    pub quota_until: Option<Duration>,
+    /// Calls that counted against the daily quota when the journal was asked last.
+    pub quota_spent: u64,
+    /// What is taken from the broker.
+    pub consuming: Consuming,
+    /// Whether the channel has ended, and nothing came since.
+    pub channel_lost: bool,
+    /// Since when the journal fails, or does not answer (steady).
     pub journal_down: Option<Duration>,
     /// Whether a publication found no queue when it was tried last.
     pub unroutable: bool,
+    /// The returned request that this process took last.
+    pub last_returned: Option<RequestDigest>,
     /// The deliveries that intake is looking at: their epoch, and since when (steady).
     pub taking: Option<(Epoch, Duration)>,
+    /// Deliveries that have left their requests for a pause, to step aside; whether their project is held, too.
+    pub leaving: Vec<(Waiter, bool)>,
     /// Whether it was told that this journal is new and the requests are not.
     pub told_of_lost_journal: bool,
+}
+
+impl State {
+    /// Whether some open manifest tries whether a hold of everything is over: those that are paused do not.
+    pub(super) fn is_tried(&self) -> bool {
+        self.registry.is_under_way(|project| !self.gates.pauses.stop(project))
+    }
+
+    /// Whether emails wait in a lane from which a new batch may come.
+    pub(super) fn has_newcomer(&self) -> bool {
+        self.planner.waits(|project| !self.gates.steps_aside(project))
+    }
 }
 
 /// What the tasks of the pipeline share.
@@ -55,7 +84,12 @@ pub struct Desk {
     pub(super) key: KeyInUse,
     state: Mutex<State>,
     bell: Notify,
+    /// Told when pauses began or ended.
+    pub(super) paused_otherwise: Notify,
+    /// Held from the journal's word on pauses to the gates' knowing it, so that no older word comes after.
+    pub(super) pausing: tokio::sync::Mutex<()>,
     recovered: AtomicBool,
+    pub(super) settling: Arc<settle::Shared>,
 }
 
 /// What the worker does at a moment, for those who watch.
@@ -65,8 +99,10 @@ pub struct Snapshot {
     pub recovered: bool,
     /// The hold of everything.
     pub hold: Option<Hold>,
-    /// How many projects are held by themselves.
-    pub held_projects: usize,
+    /// The holds of single projects.
+    pub held_projects: Vec<(ProjectId, Hold)>,
+    /// The pauses in force.
+    pub pauses: Vec<Pause>,
     /// Requests here.
     pub requests: usize,
     /// Distinct emails in lanes.
@@ -75,6 +111,12 @@ pub struct Snapshot {
     pub lanes: usize,
     /// Calls under way.
     pub in_flight: u32,
+    /// Calls that could leave now, for a project that is not held by itself.
+    pub permits: u32,
+    /// Calls left of the daily quota, some seconds old; `None` where there is no quota.
+    pub quota_left: Option<u64>,
+    /// How long ago the oldest delivery came that is not settled; `None` where all are.
+    pub oldest: Option<Duration>,
     /// Whether the journal failed when it was asked last.
     pub journal_down: bool,
     /// Whether a publication found no queue when it was tried last.
@@ -87,18 +129,27 @@ impl Desk {
     /// An empty desk.
     #[must_use]
     pub fn new(ports: Ports, settings: Settings, key: KeyInUse) -> Arc<Self> {
+        let (registry, limiter) = match ports.journal.lease_left() {
+            None => (Registry::default(), Limiter::own(&settings)),
+            Some(_) => (Registry::default().among_others(), Limiter::shared(&settings)),
+        };
         let state = State {
-            registry: Registry::default(),
+            registry,
             planner: Planner::new(settings.max_emails, settings.linger),
             gates: Gates::new(settings.max_in_flight),
-            limiter: RateLimiter::new(settings.requests_per_minute, settings.burst),
-            queue: BTreeMap::new(),
-            next_ticket: 0,
+            limiter,
+            departures: RateLimiter::new(settings.requests_per_minute, settings.burst),
+            line: Line::default(),
             in_sight: false,
             quota_until: None,
+            quota_spent: 0,
+            consuming: Consuming::Nothing,
+            channel_lost: false,
             journal_down: None,
             unroutable: false,
+            last_returned: None,
             taking: None,
+            leaving: Vec::new(),
             told_of_lost_journal: false,
         };
         Arc::new(Self {
@@ -107,25 +158,43 @@ impl Desk {
             key,
             state: Mutex::new(state),
             bell: Notify::new(),
+            paused_otherwise: Notify::new(),
+            pausing: tokio::sync::Mutex::default(),
             recovered: AtomicBool::new(false),
+            settling: Arc::default(),
         })
     }
 
     /// What the worker does now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
+        let now = self.ports.world.now();
+        let settling = self.settling.oldest();
         let state = self.lock();
+        let spent = state.quota_until.is_some_and(|until| until > now.steady);
+        let waiting = state.registry.all_deliveries().map(|waiter| waiter.since);
+        let oldest = waiting.chain(state.taking.map(|(_, since)| since)).chain(settling).min();
+        let quota_left =
+            self.settings.requests_per_day.map(|quota| if spent { 0 } else { quota.saturating_sub(state.quota_spent) });
+        let room = state.gates.room(now.steady).min(state.limiter.available(now.steady));
         Snapshot {
             recovered: self.recovered.load(Ordering::Acquire),
             hold: state.gates.held().cloned(),
-            held_projects: state.gates.held_projects().count(),
+            held_projects: state.gates.held_projects().map(|(p, hold)| (p.clone(), hold.clone())).collect(),
+            pauses: state.gates.pauses.in_force().cloned().collect(),
             requests: state.registry.len(),
             waiting: state.planner.waiting(),
             lanes: state.planner.lanes(),
             in_flight: state.gates.in_flight(),
+            permits: if quota_left == Some(0) { 0 } else { room },
+            quota_left,
+            oldest: oldest.map(|since| now.steady.saturating_sub(since)),
             journal_down: state.journal_down.is_some(),
             unroutable: state.unroutable,
-            quota_until: state.quota_until,
+            quota_until: state
+                .quota_until
+                .filter(|_| spent)
+                .map(|until| now.wall.after(until.saturating_sub(now.steady))),
         }
     }
 
@@ -184,33 +253,54 @@ impl Desk {
         self.settings.backoff.wait(exponent, self.ports.world.dice())
     }
 
-    /// Asks the journal until it answers. A failing journal holds whoever needs it; nothing goes on without it.
+    /// Asks the journal until it answers. One that fails, or does not answer, holds whoever needs it; nothing goes on
+    /// without it.
     pub(super) async fn journaled<T, F: Future<Output = Result<T, JournalError>>>(
         &self,
         mut ask: impl FnMut() -> F,
     ) -> T {
         let mut failures = 0;
+        let mut told = false;
         loop {
-            match ask().await {
+            let mut asking = pin!(ask());
+            let answer = if let Ok(answer) = tokio::time::timeout(JOURNAL_PATIENCE, &mut asking).await {
+                answer
+            } else {
+                told = true;
+                self.journal_is_down(&Event::JournalSilent);
+                // Not dropped and asked anew: what it was asked may be done by then.
+                asking.await
+            };
+            match answer {
                 Ok(answer) => {
-                    if failures > 0 {
-                        self.lock().journal_down = None;
+                    if told && self.lock().journal_down.take().is_some() {
                         self.ports.observer.see(&Event::JournalWorks);
                     }
                     return answer;
                 }
                 Err(error) => {
-                    let now = self.ports.world.now().steady;
-                    self.lock().journal_down.get_or_insert(now);
-                    if failures == 0 {
-                        self.ports.observer.see(&Event::JournalFailed(&error));
-                    }
+                    told = true;
+                    self.journal_is_down(&Event::JournalFailed(&error));
                     // Not less than half the interval: full jitter could spin.
                     let pause = self.backoff(failures).max(self.settings.backoff.interval(failures) / 2);
                     failures = failures.saturating_add(1);
                     tokio::time::sleep(pause).await;
                 }
             }
+        }
+    }
+
+    /// Tells once, however many ask.
+    fn journal_is_down(&self, event: &Event<'_>) {
+        let now = self.ports.world.now().steady;
+        let began = {
+            let mut state = self.lock();
+            let began = state.journal_down.is_none();
+            state.journal_down.get_or_insert(now);
+            began
+        };
+        if began {
+            self.ports.observer.see(event);
         }
     }
 }

@@ -3,63 +3,119 @@
 //! Order is everything here. Before a call leaves, what it could change is durable; before anybody hears of an end, the
 //! end is durable.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::permits::{Permit, Wish, acquire};
-use super::{Context, aside};
+use super::permits::{Errand, Permit, Wish, acquire, leaves};
+use super::{Context, aside, elsewhere, turns};
 use crate::domain::answer::Reply;
-use crate::domain::attempt::{self, Circumstances, Decision, History, Wait};
+use crate::domain::attempt::{self, Circumstances, Decision, History, Ordeal, Wait};
 use crate::domain::fate::{BeforeCall, Fate};
-use crate::domain::gates::{Change, Scope};
+use crate::domain::gates::{Change, Scope, Trouble};
+use crate::domain::ids::ManifestId;
+use crate::domain::lease;
 use crate::domain::manifest::{Conclusion, Draft, End, Journaled, Manifest, split};
 use crate::domain::moment::Timestamp;
 use crate::domain::outcome::{BATCH_TYPE, BatchEvent};
-use crate::ports::{Event, Exchange, Head, Publication};
+use crate::domain::planner::Lane;
+use crate::domain::traceparent::TraceParent;
+use crate::ports::{Event, Exchange, Head, Publication, Recorded, Trace};
 use crate::shutdown::Phase;
 
-/// Takes up the manifests that an earlier life left open, before anything is consumed.
-pub(super) async fn recover(context: &Arc<Context>) {
+/// How long a manifest waits that may not be sent, before it looks whether the lease was renewed.
+const LEASE_PAUSE: Duration = Duration::from_millis(250);
+
+/// Takes up the manifests that an earlier life left open, before anything is consumed. Returns which.
+pub(super) async fn recover(context: &Arc<Context>) -> HashSet<ManifestId> {
     let desk = &context.desk;
     let open = desk.journaled(|| desk.ports.journal.open_manifests()).await;
+    let taken_up = open.iter().map(|manifest| manifest.id).collect();
+    take_up_all(context, open);
+    desk.set_recovered();
+    taken_up
+}
+
+/// Takes up manifests that another life left open, or another worker.
+pub(super) fn take_up_all(context: &Arc<Context>, open: Vec<Journaled<Manifest>>) {
+    let desk = &context.desk;
     {
         let mut state = desk.lock();
         for manifest in &open {
-            state.registry.open(manifest.id);
+            state.registry.open(manifest.id, &manifest.project);
         }
     }
     if !open.is_empty() {
         desk.ports.observer.see(&Event::Recovered { manifests: open.len() });
     }
     for manifest in open {
-        take_up(context, manifest);
+        take_up(context, manifest, History::default(), None);
     }
-    desk.set_recovered();
 }
 
-/// Lets a manifest without a permit go its way. Boxed by name, for its way may lead to children that do the same.
-fn take_up(context: &Arc<Context>, manifest: Journaled<Manifest>) {
-    let way: BoxFuture<'static, ()> = Box::pin(go_on(Arc::clone(context), manifest, None));
+/// Lets a manifest without a permit go its way; `parent` is the place of the batch that it was split from. Boxed by
+/// name, for its way may lead to children that do the same.
+fn take_up(context: &Arc<Context>, manifest: Journaled<Manifest>, history: History, parent: Option<TraceParent>) {
+    let trace = follow(context, &manifest, parent);
+    let way: BoxFuture<'static, ()> = Box::pin(go_on(Arc::clone(context), manifest, None, history, trace));
     context.crew.hire(way);
 }
 
-/// A new batch, with the permit for its first call. `troubled_since` is what its requests have met before.
-pub(super) async fn start(context: Arc<Context>, draft: Draft, troubled_since: Option<Timestamp>, permit: Permit) {
+fn follow(context: &Context, manifest: &Manifest, parent: Option<TraceParent>) -> Box<dyn Trace> {
+    match &context.desk.ports.tracer {
+        Some(tracer) => tracer.follow(manifest, &places(context, manifest), parent),
+        None => Box::new(()),
+    }
+}
+
+/// Where the requests of a manifest stand in their traces.
+fn places(context: &Context, manifest: &Manifest) -> Vec<TraceParent> {
+    if context.desk.ports.tracer.is_none() {
+        return Vec::new();
+    }
+    let state = context.desk.lock();
+    let deliveries = manifest.members.iter().flat_map(|member| state.registry.deliveries_of(&member.request));
+    deliveries.filter_map(|waiter| waiter.delivery.envelope.traceparent).collect()
+}
+
+/// A new batch from this lane, with the permit for its first call. Its requests have waited for their project
+/// `troubled_since`.
+pub(super) async fn start(
+    context: Arc<Context>,
+    draft: Draft,
+    lane: Lane,
+    troubled_since: Option<Timestamp>,
+    permit: Permit,
+) {
     let desk = &context.desk;
     let now = desk.ports.world.now();
     let fate = Fate { troubled_since, ..Fate::first_called(now, desk.key.borrow().fingerprint()) };
-    let manifest = desk.journaled(|| desk.ports.journal.record(&draft, fate, now.wall)).await;
-    desk.lock().registry.open(manifest.id);
-    go_on(context, manifest, Some(permit)).await;
+    let manifest = match desk.journaled(|| desk.ports.journal.record(&draft, fate, now.wall)).await {
+        Recorded::Manifest(manifest) => manifest,
+        Recorded::Lost(lost) => return elsewhere::lost(&context, &draft.members, &lost, &lane).await,
+    };
+    {
+        let mut state = desk.lock();
+        state.registry.open(manifest.id, &manifest.project);
+        state.registry.recorded(&manifest.members);
+    }
+    let trace = follow(&context, &manifest, None);
+    let history = troubled_since.map_or_else(History::default, |_| History::after(Ordeal::Forbidden));
+    go_on(context, manifest, Some(permit), history, trace).await;
 }
 
 /// Calls until the manifest has ended, or the worker drains: an open manifest is taken up again at the next start.
-async fn go_on(context: Arc<Context>, mut manifest: Journaled<Manifest>, mut first_permit: Option<Permit>) {
+async fn go_on(
+    context: Arc<Context>,
+    mut manifest: Journaled<Manifest>,
+    mut first_permit: Option<Permit>,
+    mut history: History,
+    mut trace: Box<dyn Trace>,
+) {
     let desk = &context.desk;
     let mut fate = manifest.fate;
-    let mut history = History::default();
     loop {
         let permit = if let Some(permit) = first_permit.take() {
             permit
@@ -67,21 +123,41 @@ async fn go_on(context: Arc<Context>, mut manifest: Journaled<Manifest>, mut fir
             tokio::select! {
                 biased;
                 () = context.shutdown.reached(Phase::Draining) => return,
-                permit = acquire(desk, |_, _| Wish::Call(manifest.project.clone())) => permit,
+                permit = acquire(desk, Errand::Open, |_, _| Wish::Call(manifest.project.clone())) => permit,
             }
         };
         let key = desk.key.borrow().clone();
-        let left = desk.ports.world.now();
-        if let BeforeCall::Journal(restated) = fate.before_call(&manifest.fate, left, key.fingerprint()) {
+        // What is to be journaled takes its time, and a window may close meanwhile.
+        while let BeforeCall::Journal(restated) =
+            fate.before_call(&manifest.fate, desk.ports.world.now(), key.fingerprint())
+        {
             manifest = desk.journaled(|| desk.ports.journal.restate(&manifest, restated)).await;
             fate = restated;
         }
-        let reply = desk.ports.api.delete(&manifest, &key).await;
+        // One whose turn is now leaves, draining or not: taken up again, its fate would be in doubt for nothing.
+        tokio::select! {
+            biased;
+            leaves = leaves(desk, &permit) => if !leaves { continue },
+            () = context.shutdown.reached(Phase::Draining) => return,
+        }
+        if !lease::may_send(desk.ports.journal.lease_left()) {
+            drop(permit);
+            tokio::select! {
+                biased;
+                () = context.shutdown.reached(Phase::Draining) => return,
+                () = tokio::time::sleep(LEASE_PAUSE) => continue,
+            }
+        }
+        let left = desk.ports.world.now();
+        let reply = desk.ports.api.delete(&manifest, &key, trace.call(&manifest)).await;
+        trace.called(&reply);
         desk.ports.observer.see(&Event::Called { key: &manifest.idempotency_key(), reply: &reply });
 
         let generation = fate.generation;
-        let circumstances = Circumstances { left, give_up_after: desk.settings.give_up_after };
+        let departure = permit.departure();
+        let circumstances = Circumstances { left, departure, give_up_after: desk.settings.give_up_after };
         let (decision, pause) = judge(&context, &manifest, fate, &mut history, &reply, permit, circumstances);
+        turns::share_the_wait(&context);
         let conclude = |end| Conclusion {
             end,
             generation,
@@ -95,7 +171,7 @@ async fn go_on(context: Arc<Context>, mut manifest: Journaled<Manifest>, mut fir
             Decision::Finish(end) => {
                 let conclusion = conclude(end);
                 desk.journaled(|| desk.ports.journal.conclude(manifest.id, &conclusion)).await;
-                return hear(&context, &manifest, &conclusion, &reply);
+                return hear(&context, &manifest, &conclusion, &reply, trace.as_mut());
             }
             Decision::Split { fate: inherited } => {
                 // A body of ours with two emails or more has two halves.
@@ -106,12 +182,12 @@ async fn go_on(context: Arc<Context>, mut manifest: Journaled<Manifest>, mut fir
                 {
                     let mut state = desk.lock();
                     for child in &children {
-                        state.registry.open(child.id);
+                        state.registry.open(child.id, &child.project);
                     }
                 }
-                hear(&context, &manifest, &conclusion, &reply);
+                hear(&context, &manifest, &conclusion, &reply, trace.as_mut());
                 for child in children {
-                    take_up(&context, child);
+                    take_up(&context, child, history.inherited(), trace.here());
                 }
                 return;
             }
@@ -142,14 +218,23 @@ fn judge(
         let mut state = desk.lock();
         permit.back(&mut state);
         let gates = &mut state.gates;
+        gates.leaps.look(now);
         let decision = attempt::decide(manifest, fate, history, reply, gates, circumstances);
         if let Decision::Again { wait, .. } = &decision {
             match wait {
                 Wait::Alone { exponent } => alone = desk.backoff(*exponent),
                 Wait::Hold { scope, reason } => {
                     let jitter = desk.backoff(gates.tries(*scope, &manifest.project));
-                    let wait = reply.retry_after.map_or(jitter, |least| least.max(jitter));
-                    gates.hold(*scope, &manifest.project, *reason, now.steady + wait, now.wall);
+                    let asked = reply.retry_after.map(|wait| now.steady + wait);
+                    let trouble = Trouble {
+                        reason: *reason,
+                        departure: circumstances.departure,
+                        until: asked.unwrap_or_default().max(now.steady + jitter),
+                        asked,
+                        doubtful: reply.verdict.may_spare_others(),
+                        at: now,
+                    };
+                    gates.hold(*scope, &manifest.project, &trouble);
                 }
             }
         }
@@ -171,8 +256,10 @@ fn judge(
 }
 
 /// A manifest has ended, durably: its requests hear of it, and operations.
-fn hear(context: &Context, manifest: &Manifest, conclusion: &Conclusion, reply: &Reply) {
+fn hear(context: &Context, manifest: &Manifest, conclusion: &Conclusion, reply: &Reply, trace: &mut dyn Trace) {
     let desk = &context.desk;
+    // Before they leave the registry. Some may have come only now: a manifest of an earlier life sets out without them.
+    trace.ended(conclusion, &places(context, manifest));
     desk.ports.observer.see(&Event::Concluded { manifest, conclusion });
     let took = u64::try_from(reply.took.as_millis()).unwrap_or(u64::MAX);
     let event = BatchEvent::of(manifest, conclusion, took);
@@ -184,11 +271,13 @@ fn hear(context: &Context, manifest: &Manifest, conclusion: &Conclusion, reply: 
             correlation_id: None,
             kind: BATCH_TYPE,
             at: conclusion.at,
-            traceparent: None,
+            traceparent: trace.here(),
         },
         payload: event.json(),
         mandatory: false,
     });
     let completed = desk.lock().registry.conclude(manifest.id, manifest.key, &manifest.members, conclusion);
     context.settle.complete(completed);
+    // Who waits for others' tries to end must look again.
+    desk.ring();
 }

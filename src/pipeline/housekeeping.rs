@@ -1,108 +1,153 @@
-//! What has to be done now and then: forget what is old, leave no erased address behind, and give deliveries back to
-//! the broker before it takes them back itself.
+//! What has to be done now and then, beside the journal: consume or not, and give deliveries back to the broker before it
+//! takes them back itself. It waits for nobody, and for no disk.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Sleep;
+
 use super::aside::Because;
-use super::{Context, aside};
+use super::desk::State;
+use super::{Context, aside, intake, pausing};
 use crate::ports::{Epoch, Event};
 
 /// How often it looks.
 const TICK: Duration = Duration::from_secs(5);
-/// Nothing is forgotten before consuming has gone on for so long: what waits in the queue may be a repeat of the oldest
-/// that is remembered.
-const FORGET_AFTER: Duration = Duration::from_mins(15);
-/// How often the journal is asked to forget, while nothing is left to forget.
-const FORGET_EVERY: Duration = Duration::from_mins(1);
 /// A hold of everything that lasts longer stops consuming; what is here goes back.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What is taken from the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Consuming {
+    /// As much as can be sent in time.
+    All,
+    /// Until a newcomer is among it, for another body is to try whether a hold is over.
+    Newcomer,
+    /// Nothing.
+    Nothing,
+}
+
+/// What was given back so far.
+#[derive(Default)]
+struct GivenBack {
+    /// All of this epoch and those before it.
+    last: Epoch,
+    /// For the end of this epoch the returned ones have stepped aside.
+    made_way: Epoch,
+}
+
 pub(super) async fn run(context: Arc<Context>) {
-    let desk = &context.desk;
-    let start = desk.ports.world.now().steady;
-    let mut next_forget = start + FORGET_AFTER;
-    let mut consuming = true;
-    let mut given_back = Epoch(0);
+    let mut given_back = GivenBack::default();
+    let _ = hold_or_consume(&context);
     loop {
-        tokio::time::sleep(TICK).await;
-        let now = desk.ports.world.now();
-        consuming = hold_or_consume(&context, consuming);
+        let next_look = pin!(tokio::time::sleep(TICK));
+        let made_way = pauses_until(next_look, &context).await;
+        let (before, consuming) = hold_or_consume(&context);
+        // For a whole look no newcomer came.
+        let crowded_out = before == Consuming::Newcomer && consuming == Consuming::Newcomer;
         // What steps aside has until the next look to be confirmed and acked: given back, it would be there twice.
-        if !aside::the_returned(&context, Because::OfTime) {
+        let stepped_aside = crowded_out && aside::the_open(&context);
+        if !aside::the_returned(&context, Because::OfTime) && !stepped_aside && !made_way {
             give_back_the_overdue(&context, consuming, &mut given_back);
         }
-        if let Err(error) = desk.ports.journal.tidy().await {
-            desk.ports.observer.see(&Event::JournalFailed(&error));
-        }
-        if now.steady >= next_forget {
-            next_forget = now.steady + FORGET_EVERY;
-            match desk.ports.journal.forget(now.wall.before(desk.settings.retention)).await {
-                Ok(forgotten) => {
-                    if forgotten.requests > 0 {
-                        desk.ports.observer.see(&Event::Forgot { requests: forgotten.requests });
-                    }
-                    if forgotten.more {
-                        next_forget = now.steady;
-                    }
-                }
-                Err(error) => desk.ports.observer.see(&Event::JournalFailed(&error)),
+    }
+}
+
+/// Obeys pauses that begin and end before the next look, each at once. Whether any request stepped aside for one.
+async fn pauses_until(mut next_look: Pin<&mut Sleep>, context: &Context) -> bool {
+    let mut made_way = false;
+    loop {
+        made_way |= pausing::make_way(context);
+        tokio::select! {
+            biased;
+            () = context.desk.paused_otherwise.notified() => {
+                let _ = hold_or_consume(context);
             }
+            () = &mut next_look => return made_way,
         }
     }
 }
 
 /// While nothing can be sent or remembered, deliveries wait in their queue, where others could take them. Whoever is at
-/// it already, an open manifest or the journal's asker, tries on.
-fn hold_or_consume(context: &Context, consuming: bool) -> bool {
+/// it already, an open manifest or the journal's asker, tries on. Tells what was taken before, and what is from now on.
+fn hold_or_consume(context: &Context) -> (Consuming, Consuming) {
     let desk = &context.desk;
-    let now = desk.ports.world.now();
-    let patience = PATIENCE.min(desk.settings.consumer_timeout / 4);
-    let millis = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
-    let (waiting, hopeless) = {
-        let state = desk.lock();
-        // Without an open manifest nobody would try whether the hold is over.
-        let hold = state.gates.held().filter(|_| state.registry.is_under_way());
-        let for_so_long = [
-            hold.map(|hold| millis(now.wall.millis_since(hold.since))),
-            state.journal_down.map(|since| now.steady.saturating_sub(since)),
-        ];
-        let quota_for = state.quota_until.map(|until| millis(until.millis_since(now.wall)));
-        let quota_for = quota_for.filter(|left| *left >= patience);
-        let waiting = for_so_long.iter().any(Option::is_some) || quota_for.is_some();
-        (waiting, quota_for.is_some() || for_so_long.iter().flatten().any(|waited| *waited >= patience))
+    let (was, is) = {
+        let mut state = desk.lock();
+        let was = state.consuming;
+        state.gates.leaps.look(desk.ports.world.now());
+        state.consuming = wanted(context, &state);
+        (was, state.consuming)
     };
-    match (consuming, hopeless, waiting) {
-        (true, true, _) => {
-            desk.ports.broker.consume(false);
-            false
-        }
-        (false, _, false) => {
-            desk.ports.broker.consume(true);
-            true
-        }
-        _ => consuming,
+    let broker = &desk.ports.broker;
+    match is {
+        Consuming::Newcomer => intake::hold_no_more_than_is_of_use(context),
+        Consuming::All if was != is => broker.looked(Some(desk.settings.most_deliveries())),
+        Consuming::All | Consuming::Nothing => {}
+    }
+    if was != is {
+        broker.consume(is != Consuming::Nothing);
+    }
+    (was, is)
+}
+
+fn wanted(context: &Context, state: &State) -> Consuming {
+    let desk = &context.desk;
+    let now = desk.ports.world.now().steady;
+    let patience = PATIENCE.min(desk.settings.consumer_timeout / 4);
+    if state.gates.pauses.everything().is_some() {
+        return Consuming::Nothing;
+    }
+    // Without an open manifest that may try nobody would see whether the hold is over.
+    let hold = state.gates.held().filter(|_| state.is_tried());
+    let held_for = hold.map(|hold| hold.lasted(now));
+    let down_for = state.journal_down.map(|since| now.saturating_sub(since));
+    let quota_for = state.quota_until.map(|until| until.saturating_sub(now)).filter(|left| *left >= patience);
+    if down_for.is_some_and(|waited| waited >= patience) {
+        return Consuming::Nothing;
+    }
+    match held_for {
+        // Without a place in the line for permits a newcomer would never see the quota's next one.
+        Some(waited) if waited >= patience && state.gates.wants_newcomer() => Consuming::Newcomer,
+        _ if quota_for.is_some() => Consuming::Nothing,
+        Some(waited) if waited >= patience => Consuming::Nothing,
+        None if down_for.is_none() => Consuming::All,
+        _ => state.consuming,
     }
 }
 
 /// Deliveries that have been here for half the consumer timeout go back, and all others of their channel with them; all
 /// of them do where nothing is consumed. Returned ones step aside before.
-fn give_back_the_overdue(context: &Context, consuming: bool, given_back: &mut Epoch) {
+fn give_back_the_overdue(context: &Context, consuming: Consuming, given_back: &mut GivenBack) {
     let desk = &context.desk;
     let now = desk.ports.world.now().steady;
-    let limit = if consuming { desk.settings.consumer_timeout / 2 } else { Duration::ZERO };
+    let held = consuming == Consuming::Nothing && !ends_soon(context);
+    let limit = if held { Duration::ZERO } else { desk.settings.consumer_timeout / 2 };
     let Some(came_by) = now.checked_sub(limit) else { return };
     let overdue = {
         let state = desk.lock();
-        let waiting = state.registry.deliveries().map(|(_, _, waiter)| (waiter.delivery.epoch, waiter.since));
+        let waiting = state.registry.all_deliveries().map(|waiter| (waiter.delivery.epoch, waiter.since));
         let waiting = waiting.chain(state.taking).filter(|(_, since)| *since <= came_by).map(|(epoch, _)| epoch);
         waiting.chain(context.settle.epoch_of_older(came_by)).max()
     };
-    let Some(epoch) = overdue.filter(|epoch| epoch > given_back) else { return };
-    if aside::the_returned(context, Because::OfTheEnd) {
-        return;
+    let Some(epoch) = overdue.filter(|epoch| *epoch > given_back.last) else { return };
+    // Once for each end: the copy may be here again by the next look.
+    if given_back.made_way < epoch {
+        given_back.made_way = epoch;
+        if aside::the_returned(context, Because::OfTheEnd) {
+            return;
+        }
     }
-    *given_back = epoch;
+    given_back.last = epoch;
     desk.ports.broker.give_back(epoch);
-    desk.ports.observer.see(&Event::GivenBack(if consuming { "consumer_timeout" } else { "held" }));
+    desk.ports.observer.see(&Event::GivenBack(if held { "held" } else { "consumer_timeout" }));
+}
+
+/// Whether a pause of everything waits for calls that had left before it, and for their outcomes: these are still to be
+/// heard, by deliveries that are still here.
+fn ends_soon(context: &Context) -> bool {
+    let state = context.desk.lock();
+    let is_paused = state.gates.pauses.everything().is_some();
+    is_paused && (state.gates.in_flight() > 0 || context.desk.settling.oldest().is_some())
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::desk::{State, Waiter};
+use super::housekeeping::Consuming;
 use super::{Context, aside};
 use crate::domain::ids::RequestDigest;
 use crate::domain::manifest::KnownRequest;
 use crate::domain::outcome::Outcome;
 use crate::domain::planner::Lane;
 use crate::domain::registry::{Completed, Met};
-use crate::domain::rejection::{RejectCode, Rejection};
+use crate::domain::rejection::Rejection;
 use crate::domain::request::{DeletionRequest, property_id};
 use crate::ports::{Delivery, Epoch, Event, Inbound, Source};
 
@@ -21,32 +22,45 @@ use crate::ports::{Delivery, Epoch, Event, Inbound, Source};
 /// grows in such steps, even on a machine that is short of breath; and no longer than a batch lingers anyway.
 const QUIET: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(100);
 
+/// How long a request waits whose name another one has here, before it is looked whether the journal knows whose it is.
+const RIVALRY: Duration = Duration::from_secs(1);
+
 /// A sound request, with the delivery that brought it.
 type Pending = (Arc<DeletionRequest>, Waiter);
 
 pub(super) async fn run(context: Arc<Context>) {
     let desk = &context.desk;
-    desk.ports.broker.consume(true);
     let quiet = (desk.settings.linger / 2).clamp(*QUIET.start(), *QUIET.end());
+    let mut met_at = desk.ports.world.now().steady;
     loop {
+        let now = desk.ports.world.now().steady;
+        if now.saturating_sub(met_at) >= RIVALRY && desk.lock().registry.has_rivals() {
+            met_at = now;
+            meet_rivals(&context).await;
+        }
         let inbound = if let Ok(inbound) = tokio::time::timeout(quiet, desk.ports.broker.next()).await {
             inbound
         } else {
             see_nothing_more(&context);
-            desk.ports.broker.next().await
+            let waits = if desk.lock().registry.has_rivals() { RIVALRY } else { Duration::MAX };
+            let Ok(inbound) = tokio::time::timeout(waits, desk.ports.broker.next()).await else { continue };
+            inbound
         };
         match inbound {
             Inbound::Deliveries(deliveries) => {
                 {
                     let mut state = desk.lock();
                     state.in_sight = true;
+                    state.channel_lost = false;
                     let now = desk.ports.world.now().steady;
                     state.taking = deliveries.last().map(|delivery| (delivery.epoch, now));
                 }
-                desk.ports.observer.see(&Event::Received { deliveries: deliveries.len() as u64 });
+                let returned = deliveries.iter().filter(|delivery| delivery.source == Source::Returned).count();
+                let requests = (deliveries.len() - returned) as u64;
+                desk.ports.observer.see(&Event::Received { requests, returned: returned as u64 });
                 take(&context, deliveries).await;
                 desk.lock().taking = None;
-                hold_no_more_than_can_be_sent(&context);
+                hold_no_more_than_is_of_use(&context);
                 desk.ring();
                 // A flood must not keep the other tasks from their turn.
                 tokio::task::yield_now().await;
@@ -56,18 +70,36 @@ pub(super) async fn run(context: Arc<Context>) {
     }
 }
 
+/// Those that waited for the journal to know whose their name is are met again.
+async fn meet_rivals(context: &Context) {
+    let desk = &context.desk;
+    let rivals = {
+        let mut state = desk.lock();
+        let rivals = state.registry.take_rivals();
+        let newest = rivals.iter().map(|(_, waiter)| waiter.delivery.epoch).max();
+        state.taking = newest.zip(rivals.iter().map(|(_, waiter)| waiter.since).min());
+        rivals
+    };
+    recognise(context, rivals).await;
+    desk.lock().taking = None;
+    desk.ring();
+}
+
 /// No more is held than can be sent in half the consumer timeout: what is beyond that would only be given back.
-fn hold_no_more_than_can_be_sent(context: &Context) {
+pub(super) fn hold_no_more_than_is_of_use(context: &Context) {
     let desk = &context.desk;
     let calls = desk.settings.calls_in(desk.settings.consumer_timeout / 2);
     let emails = calls.saturating_mul(desk.settings.max_emails as u64);
     let limit = {
         let state = desk.lock();
-        state.planner.requests_in_time(emails, state.registry.len())
+        match state.consuming {
+            Consuming::All => state.planner.requests_in_time(emails, state.registry.len()),
+            // First come those that are in open batches already: as many more again, until a newcomer is there.
+            Consuming::Newcomer if !state.has_newcomer() => Some(1 + 8 * state.registry.len() as u64),
+            Consuming::Newcomer | Consuming::Nothing => Some(1),
+        }
     };
-    if let Some(limit) = limit {
-        desk.ports.broker.limit(u16::try_from(limit).unwrap_or(u16::MAX));
-    }
+    desk.ports.broker.looked(limit.map(|limit| u16::try_from(limit).unwrap_or(u16::MAX)));
 }
 
 /// Nothing more is here: a partial batch need not wait for it.
@@ -82,6 +114,7 @@ fn see_nothing_more(context: &Context) {
 fn lose(context: &Context, epoch: Epoch) {
     context.settle.lost(epoch);
     let mut state = context.desk.lock();
+    state.channel_lost = true;
     let unqueued = state.registry.detach(|waiter| waiter.delivery.epoch <= epoch);
     if !unqueued.is_empty() {
         state.planner.remove(|request| unqueued.contains(request));
@@ -98,7 +131,9 @@ async fn take(context: &Context, deliveries: Vec<Delivery>) {
     let mut oversize = Vec::new();
     for delivery in deliveries {
         let waiter = Waiter { delivery, since };
-        if let Err(rejection) = policy.admit_size(&waiter.delivery.envelope) {
+        if waiter.delivery.source == Source::Returned && was_cut_off(context, &waiter.delivery) {
+            context.settle.step_aside(waiter, false);
+        } else if let Err(rejection) = policy.admit_size(&waiter.delivery.envelope) {
             oversize.push((rejection, waiter));
         } else {
             parse(context, waiter, &mut pending);
@@ -123,6 +158,15 @@ async fn take(context: &Context, deliveries: Vec<Delivery>) {
         }
     }
     recognise(context, pending).await;
+}
+
+/// Whether a returned request comes again that this very process had before: its channel ended, and the process did not
+/// die of it. The broker counts that all the same, up to a limit that is meant for what kills the worker; a copy starts
+/// anew.
+fn was_cut_off(context: &Context, delivery: &Delivery) -> bool {
+    let request = property_id(&delivery.envelope).map(|id| id.digest());
+    let before = std::mem::replace(&mut context.desk.lock().last_returned, request);
+    delivery.redelivered && request.is_some() && before == request
 }
 
 fn parse(context: &Context, waiter: Waiter, pending: &mut Vec<Pending>) {
@@ -157,7 +201,7 @@ async fn recognise(context: &Context, mut pending: Vec<Pending>) {
         let mut again = Vec::new();
         let mut completed = Vec::new();
         let mut refused = Vec::new();
-        let mut held = Vec::new();
+        let mut aside = Vec::new();
         {
             let mut state = desk.lock();
             for (request, waiter) in pending {
@@ -165,14 +209,14 @@ async fn recognise(context: &Context, mut pending: Vec<Pending>) {
                     Recognised::Settled => {}
                     Recognised::Complete(done) => completed.push(*done),
                     Recognised::Refused(request, waiter, rejection) => refused.push((request, waiter, rejection)),
-                    Recognised::Held(waiters) => held.extend(waiters),
+                    Recognised::Aside(waiters, held) => aside.extend(waiters.into_iter().map(|w| (w, held))),
                     Recognised::AskAgain(request, waiter) => again.push((request, waiter)),
                 }
             }
         }
         context.settle.complete(completed);
-        for waiter in held {
-            context.settle.step_aside(waiter, true);
+        for (waiter, held) in aside {
+            context.settle.step_aside(waiter, held);
         }
         for (request, waiter, rejection) in refused {
             let outcome = Outcome::refused(&request, &rejection, &waiter.delivery.envelope);
@@ -186,8 +230,8 @@ enum Recognised {
     Settled,
     Complete(Box<Completed<Waiter>>),
     Refused(Arc<DeletionRequest>, Waiter, Rejection),
-    /// Its project is held: these step aside.
-    Held(Vec<Waiter>),
+    /// Its project is held, as it says, or paused: these step aside.
+    Aside(Vec<Waiter>, bool),
     AskAgain(Arc<DeletionRequest>, Waiter),
 }
 
@@ -220,8 +264,9 @@ fn meet(
         },
     };
     match met {
-        Met::Waits(plan) if !alone && state.gates.is_project_held(&plan.project) => {
-            Recognised::Held(aside::newcomer(state, plan.request.digest))
+        Met::Waits(plan) if !alone && state.gates.steps_aside(&plan.project) => {
+            let held = state.gates.is_project_held(&plan.project);
+            Recognised::Aside(aside::newcomer(state, plan.request.digest), held)
         }
         Met::Waits(plan) => {
             let lane = Lane { project: plan.project, alone: alone.then_some(plan.request.digest) };
@@ -229,14 +274,8 @@ fn meet(
             Recognised::Settled
         }
         Met::Complete(done) => Recognised::Complete(done),
-        Met::Reused(request, waiter) => Recognised::Refused(
-            request,
-            waiter,
-            Rejection::new(
-                RejectCode::MessageIdReused,
-                "message_id: names another request, with another project or other emails; give each request its own",
-            ),
-        ),
+        Met::Rival => Recognised::Settled,
+        Met::Reused(request, waiter) => Recognised::Refused(request, waiter, Rejection::message_id_reused()),
         Met::Stale(request, waiter) => Recognised::AskAgain(request, waiter),
     }
 }

@@ -11,12 +11,16 @@
 mod aside;
 mod backoff;
 mod batching;
+mod chores;
 mod desk;
 mod dispatch;
+mod elsewhere;
 mod housekeeping;
 mod intake;
+mod pausing;
 mod permits;
 mod settle;
+mod turns;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -29,7 +33,7 @@ use tokio::task::JoinSet;
 pub use self::backoff::BackoffSettings;
 pub use self::desk::{Desk, Snapshot};
 use crate::domain::request::Policy;
-use crate::ports::{Api, ApiKey, Broker, Journal, Observer, World};
+use crate::ports::{Api, ApiKey, Broker, Journal, Observer, Tracer, World};
 use crate::shutdown::{Phase, Shutdown};
 
 /// The doors that the pipeline works through.
@@ -45,6 +49,8 @@ pub struct Ports {
     pub world: Arc<dyn World>,
     /// Who is told what happens.
     pub observer: Arc<dyn Observer>,
+    /// Who follows batches, if anyone.
+    pub tracer: Option<Arc<dyn Tracer>>,
 }
 
 /// What the pipeline goes by; checked by `config`.
@@ -84,23 +90,38 @@ impl Settings {
         let by_rate = u64::try_from(by_rate).unwrap_or(u64::MAX);
         by_rate.min(self.requests_per_day.unwrap_or(u64::MAX)).max(1)
     }
+
+    /// The most deliveries that can be sent on in half the consumer timeout, were each of one email.
+    #[must_use]
+    pub fn most_deliveries(&self) -> u16 {
+        let calls = self.calls_in(self.consumer_timeout / 2);
+        u16::try_from(calls.saturating_mul(self.max_emails as u64)).unwrap_or(u16::MAX)
+    }
 }
 
 /// Runs until shutdown has drained, or for ever. Dropping the future is a crash: everything stops where it stands.
 pub async fn run(desk: Arc<Desk>, shutdown: Shutdown) {
     let (crew, mut hired) = mpsc::unbounded_channel();
-    let (settle, settled) = settle::channel();
+    let (settle, settled) = settle::channel(Arc::clone(&desk.settling));
     let context = Arc::new(Context { desk: Arc::clone(&desk), crew: Crew(crew), settle, shutdown: shutdown.clone() });
 
     let mut tasks = JoinSet::new();
-    tokio::select! {
+    let recover = async {
+        pausing::take_up(&desk).await;
+        dispatch::recover(&context).await
+    };
+    let taken_up = tokio::select! {
         biased;
         () = shutdown.reached(Phase::Draining) => return,
-        () = dispatch::recover(&context) => {}
-    }
+        taken_up = recover => taken_up,
+    };
     tasks.spawn(settle::run(Arc::clone(&desk), settled));
     let mut sources = JoinSet::new();
     sources.spawn(housekeeping::run(Arc::clone(&context)));
+    sources.spawn(chores::run(Arc::clone(&context)));
+    sources.spawn(pausing::run(Arc::clone(&context)));
+    sources.spawn(elsewhere::run(Arc::clone(&context), taken_up));
+    sources.spawn(turns::supply(Arc::clone(&context)));
     sources.spawn(intake::run(Arc::clone(&context)));
     sources.spawn(batching::run(Arc::clone(&context)));
 
@@ -136,6 +157,7 @@ pub async fn run(desk: Arc<Desk>, shutdown: Shutdown) {
     }
     let _ = aside::the_returned(&context, aside::Because::OfTheEnd);
     tokio::select! {
+        biased;
         () = shutdown.reached(Phase::Aborting) => {}
         () = context.settle.drained() => {}
     }

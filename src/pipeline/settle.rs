@@ -78,9 +78,8 @@ pub(super) struct Settled {
     shared: Arc<Shared>,
 }
 
-pub(super) fn channel() -> (Settler, Settled) {
+pub(super) fn channel(shared: Arc<Shared>) -> (Settler, Settled) {
     let (send, receive) = mpsc::unbounded_channel();
-    let shared = Arc::new(Shared::default());
     (Settler { queue: send, shared: Arc::clone(&shared) }, Settled { queue: receive, shared })
 }
 
@@ -137,6 +136,11 @@ impl Settler {
 }
 
 impl Shared {
+    /// When the oldest delivery came that is handed over and not settled (steady).
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.open().first_key_value().map(|((since, _), _)| *since)
+    }
+
     fn is_lost(&self, leaving: &Leaving) -> bool {
         leaving.waiter.delivery.epoch < self.first_live()
     }
@@ -214,7 +218,7 @@ async fn publish(desk: &Desk, mut group: Vec<Leaving>) -> (Vec<Leaving>, Vec<Lea
         if leaving.forward {
             owners.push((at, false));
             publications.push(match &leaving.how {
-                How::Answered(outcome) => dead_letter(&leaving.waiter, outcome),
+                How::Answered(outcome) => dead_letter(desk, &leaving.waiter, outcome),
                 How::Aside { held } => aside(desk, &leaving.waiter, *held),
             });
         }
@@ -224,7 +228,7 @@ async fn publish(desk: &Desk, mut group: Vec<Leaving>) -> (Vec<Leaving>, Vec<Lea
         }
     }
     let confirms = desk.ports.broker.publish(publications).await;
-    let (mut failed, mut unroutable) = (0, false);
+    let (mut unroutable, mut unconfirmed) = (0, 0);
     for leaving in &mut group {
         leaving.unroutable = false;
     }
@@ -232,15 +236,15 @@ async fn publish(desk: &Desk, mut group: Vec<Leaving>) -> (Vec<Leaving>, Vec<Lea
         match confirm {
             Confirm::Confirmed if is_outcome => group[at].publish_outcome = false,
             Confirm::Confirmed => group[at].forward = false,
-            Confirm::Unroutable | Confirm::Unconfirmed => {
-                failed += 1;
-                group[at].unroutable |= confirm == Confirm::Unroutable;
-                unroutable |= group[at].unroutable;
+            Confirm::Unroutable => {
+                unroutable += 1;
+                group[at].unroutable = true;
             }
+            Confirm::Unconfirmed => unconfirmed += 1,
         }
     }
-    if failed > 0 {
-        desk.ports.observer.see(&Event::Unpublished { messages: failed, unroutable });
+    if unroutable + unconfirmed > 0 {
+        desk.ports.observer.see(&Event::Unpublished { unroutable, unconfirmed });
     }
     group.into_iter().partition(Leaving::is_done)
 }
@@ -274,7 +278,8 @@ fn tell(desk: &Desk, waiter: &Waiter, outcome: &Outcome, now: Duration) {
         desk.ports.broker.reply(queue.clone(), publication);
     }
     let took = now.saturating_sub(waiter.since);
-    desk.ports.observer.see(&Event::Published { status: outcome.status, counts: outcome.counts, took });
+    let dead = outcome.dead.as_ref().map(|dead| dead.code);
+    desk.ports.observer.see(&Event::Published { status: outcome.status, counts: outcome.counts, dead, took });
 }
 
 fn outcome_publication(desk: &Desk, waiter: &Waiter, outcome: &Outcome) -> Publication {
@@ -287,21 +292,22 @@ fn outcome_publication(desk: &Desk, waiter: &Waiter, outcome: &Outcome) -> Publi
             correlation_id: outcome.correlation_id.clone(),
             kind: OUTCOME_TYPE,
             at,
-            traceparent: waiter.delivery.envelope.traceparent.clone(),
+            traceparent: waiter.delivery.envelope.traceparent,
         },
         payload: outcome.json(at),
         mandatory: true,
     }
 }
 
-fn dead_letter(waiter: &Waiter, outcome: &Outcome) -> Publication {
+fn dead_letter(desk: &Desk, waiter: &Waiter, outcome: &Outcome) -> Publication {
     let envelope = &waiter.delivery.envelope;
-    let mut headers = Vec::with_capacity(4);
+    let mut headers = Vec::with_capacity(5);
     let mut routing_key = "dead.unknown".to_owned();
     if let Some(dead) = &outcome.dead {
         routing_key = format!("dead.{}", dead.code);
         headers.push(("x-eraser-code", dead.code.to_owned()));
         headers.push(("x-eraser-outcome-id", outcome.id.as_str().to_owned()));
+        headers.push(("x-eraser-dead-at", desk.ports.world.now().wall.to_string()));
         headers.push(("x-eraser-reason", dead.reason.clone()));
     }
     if let Some(undone) = outcome.undone(envelope) {

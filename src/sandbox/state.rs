@@ -154,6 +154,11 @@ impl State {
         api_key.clone_into(&mut self.api_key);
     }
 
+    /// As if the time that answers are replayed for had passed.
+    pub fn forget_answers(&mut self) {
+        self.cache.clear();
+    }
+
     /// The contacts of a project; `None` where there is no such project.
     #[must_use]
     pub fn contacts(&self, project: &str) -> Option<Vec<&str>> {

@@ -43,14 +43,30 @@ fn cap(target: &str) -> LevelFilter {
     }
 }
 
-/// Starts to log. Called once, by `main`; a second call does nothing.
+/// Starts to log. Called once, by `main`; a second call does nothing. Text has colours on a terminal, unless `NO_COLOR`
+/// is set to something.
 pub fn init(style: LogStyle) {
-    let json = match style {
-        LogStyle::Auto => !std::io::stderr().is_terminal(),
-        LogStyle::Text => false,
-        LogStyle::Json => true,
-    };
-    let _ = tracing_subscriber::registry().with(layer(json, std::io::stderr, filter())).try_init();
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let look = Look::of(style, std::io::stderr().is_terminal(), no_color);
+    let _ = tracing_subscriber::registry().with(layer(look, std::io::stderr, filter())).try_init();
+}
+
+/// A style, where it is known who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Colours,
+    Plain,
+    Json,
+}
+
+impl Look {
+    const fn of(style: LogStyle, terminal: bool, no_color: bool) -> Self {
+        match (style, terminal) {
+            (LogStyle::Json, _) | (LogStyle::Auto, false) => Self::Json,
+            (LogStyle::Auto | LogStyle::Text, true) if !no_color => Self::Colours,
+            (LogStyle::Auto | LogStyle::Text, _) => Self::Plain,
+        }
+    }
 }
 
 /// `RUST_LOG`, or `info`.
@@ -58,14 +74,16 @@ fn filter() -> EnvFilter {
     EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
-fn layer<S, W>(json: bool, writer: W, filter: EnvFilter) -> Box<dyn Layer<S> + Send + Sync>
+fn layer<S, W>(look: Look, writer: W, filter: EnvFilter) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
-    let lines: Box<dyn Layer<S> + Send + Sync> =
-        if json { Box::new(lines.json().flatten_event(true)) } else { Box::new(lines.with_ansi(false)) };
+    let lines: Box<dyn Layer<S> + Send + Sync> = match look {
+        Look::Json => Box::new(lines.json().flatten_event(true)),
+        Look::Colours | Look::Plain => Box::new(lines.with_ansi(look == Look::Colours)),
+    };
     Box::new(lines.with_filter(tracing_subscriber::filter::FilterExt::and(filter, Capped)))
 }
 
@@ -90,10 +108,25 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_gets_text_in_colour_unless_that_is_not_wanted_and_all_else_json() {
+        use LogStyle::{Auto, Json, Text};
+        for (style, terminal, no_color, look) in [
+            (Auto, true, false, Look::Colours),
+            (Auto, true, true, Look::Plain),
+            (Auto, false, false, Look::Json),
+            (Text, true, false, Look::Colours),
+            (Text, false, false, Look::Plain),
+            (Json, true, false, Look::Json),
+        ] {
+            assert_eq!(Look::of(style, terminal, no_color), look, "{style:?} {terminal} {no_color}");
+        }
+    }
+
+    #[test]
     fn a_library_says_no_more_than_warnings_whatever_is_asked_for() {
         let sink = Sink::default();
         let writer = sink.clone();
-        let layer = layer(true, move || writer.clone(), EnvFilter::new("trace"));
+        let layer = layer(Look::Json, move || writer.clone(), EnvFilter::new("trace"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::trace!(target: "lapin::channel", "ann@example.com");
             tracing::info!(target: "sqlx::query", "ann@example.com");

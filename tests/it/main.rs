@@ -14,10 +14,24 @@
 
 mod broker_faults;
 mod conformance_journal;
+mod dead;
+mod deploy_asyncapi;
+mod deploy_definitions;
+mod deploy_telemetry;
+mod fates;
+mod guides;
+mod hostile;
+mod hostile_api;
+mod hostile_nesting;
 #[path = "../support/journal/mod.rs"]
 mod journal;
 mod journal_faults;
+mod journal_postgres;
+mod journal_shared;
+mod logs;
 mod memory;
+mod metrics;
+mod pausing;
 mod promise_1_answered;
 mod promise_2_true;
 mod promise_3_once;
@@ -27,7 +41,12 @@ mod promise_6_bystanders;
 mod promise_7_waiting;
 mod promise_8_silent;
 mod rejections;
+mod several_workers;
 mod starting_and_stopping;
+mod submit;
 mod support;
+mod tls;
+mod traces;
 #[path = "../support/truth.rs"]
 mod truth;
+mod watch;

@@ -52,6 +52,32 @@ async fn three_poisoned_emails_among_1500_requests_fail_three_requests_and_no_ot
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_fails_while_nothing_else_is_there_keeps_nobody_who_comes_later() {
+    let world = World::new().await;
+    let poison_emails = ["poison@example.org".to_owned()].into();
+    world.set_faults(Faults { poison_emails, poison_status: Some(500), ..Faults::default() });
+    // Consuming stops after a quarter of the consumer timeout.
+    let settings =
+        [("AMQP__CONSUMER_TIMEOUT", "6s"), ("MIGMA__REQUEST_TIMEOUT", "2s"), ("RETRY__MAX_INTERVAL", "200ms")];
+    let worker = world.worker_with(&settings).await;
+    let mut outcomes = world.vhost.collect("contacts.deletion.outcomes").await;
+    let mut bystanders = Vec::new();
+    world.vhost.publish(&[Request::new("poisoned", "p", &["poison@example.org"])]).await;
+    for n in 0..3 {
+        worker.wait_readiness(|status, text| status == 503 && text.contains("api_down")).await;
+        // Once it is plain that nobody is served, it makes room for others.
+        world.vhost.wait_ready("contacts.deletion.parked", 1).await;
+        let id = format!("m{n}");
+        let bystander = Request::of(&id, "q", vec![format!("user{n}@example.org")]);
+        world.vhost.publish(std::slice::from_ref(&bystander)).await;
+        outcomes.wait_until("the bystander's outcome", |seen| seen.iter().any(|o| o.json()["messageId"] == id)).await;
+        bystanders.push(bystander);
+    }
+    truth::check(&bystanders, &outcomes.seen, &world.api.lock());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_error_that_only_one_body_meets_splits_it_until_the_culprit_stands_alone() {
     let world = World::new().await;
     let poison_emails = ["poison@example.org".to_owned()].into();

@@ -6,7 +6,7 @@ use migma_eraser::sandbox::faults::{Next, RateLimit};
 use migma_eraser::sandbox::{Data, Faults, State};
 
 use crate::support::requests::mixed;
-use crate::support::{API_KEY, PATIENCE, Request, Worker, World, truth};
+use crate::support::{API_KEY, PATIENCE, Request, Worker, World, quiet_port, truth};
 
 const OUTCOMES: &str = "contacts.deletion.outcomes";
 const REQUESTS: &str = "contacts.deletion.requests";
@@ -20,19 +20,6 @@ const IMPATIENT: [(&str, &str); 3] =
 
 fn one_each(project: &str, count: usize) -> Vec<Request> {
     (0..count).map(|n| Request::of(&format!("{project}-{n}"), project, vec![format!("user{n}@example.org")])).collect()
-}
-
-async fn wait_for_ready(world: &World, queue: &str, count: u32) {
-    let start = Instant::now();
-    let mut ready = 0;
-    while start.elapsed() < PATIENCE {
-        ready = world.vhost.ready(queue).await;
-        if ready == count {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{queue} has {ready} messages ready, not {count}");
 }
 
 /// How often each line was logged.
@@ -113,7 +100,7 @@ async fn the_same_refusal_for_everybody_is_not_about_the_bodies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_base_url_is_waited_for() {
     let world = World::new().await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_kept, port) = quiet_port();
     let worker = world.worker_with(&[("MIGMA__BASE_URL", &format!("http://127.0.0.1:{port}"))]).await;
     let requests = one_each("p", 20);
     world.vhost.publish(&requests).await;
@@ -133,7 +120,7 @@ async fn while_everything_waits_nothing_is_consumed_and_what_was_goes_back() {
     let worker = world.worker_with(&IMPATIENT).await;
     let requests = one_each("p", 50);
     world.vhost.publish(&requests).await;
-    wait_for_ready(&world, REQUESTS, 50).await;
+    world.vhost.wait_ready(REQUESTS, 50).await;
     // A manifest that is open already tries on.
     let calls = world.api.lock().ledger.summary.calls;
     let start = Instant::now();
@@ -169,6 +156,39 @@ async fn a_new_key_is_taken_from_its_file_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_refused_for_a_minute_under_load_costs_a_probe_for_each_interval_and_no_request() {
+    const MINUTE: Duration = Duration::from_mins(1);
+    const INTERVAL: Duration = Duration::from_secs(2);
+    let world = World::new().await;
+    let settings = [("RETRY__INITIAL_INTERVAL", "100ms"), ("RETRY__MAX_INTERVAL", "2s")];
+    let worker = world.worker_with(&settings).await;
+    world.set_faults(Faults { refuse_all_keys: true, ..Faults::default() });
+    let mut requests = Vec::new();
+    let start = Instant::now();
+    while start.elapsed() < MINUTE {
+        let more = mixed(10, &["p", "q"], 500, requests.len() as u64);
+        world.vhost.publish(&more).await;
+        requests.extend(more);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let took = start.elapsed();
+    let summary = world.api.lock().ledger.summary.clone();
+    assert_eq!(summary.by_status.keys().copied().collect::<Vec<_>>(), [401]);
+    // The wait is drawn between nothing and the interval: half of it on average, so twice as many probes as intervals,
+    // and as many again for chance; beside them the calls that were under way and the first, shorter intervals.
+    let intervals = took.as_secs() / INTERVAL.as_secs();
+    println!("{} calls in {} s of a refused key: {intervals} intervals", summary.calls, took.as_secs());
+    assert!(summary.calls <= 4 * intervals + 8 + 8, "{} calls in {intervals} intervals", summary.calls);
+    assert_eq!((world.vhost.ready(OUTCOMES).await, world.vhost.ready(DEAD).await), (0, 0));
+    world.set_faults(Faults::default());
+    let mut outcomes = world.vhost.collect(OUTCOMES).await;
+    outcomes.wait_for(requests.len()).await;
+    assert!(outcomes.seen.iter().all(|outcome| outcome.routing_key == "outcome.succeeded"));
+    truth::check(&requests, outcomes.drain().await, &world.api.lock());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_of_a_forbidden_project_step_aside_and_others_go_on() {
     let world = World::new().await;
     world.set_faults(Faults { forbidden_projects: ["p".to_owned()].into(), ..Faults::default() });
@@ -177,7 +197,7 @@ async fn requests_of_a_forbidden_project_step_aside_and_others_go_on() {
     world.vhost.publish(&held).await;
     worker.wait_readiness(|status, text| status == 503 && text.contains("forbidden")).await;
     // All of them, those of the batch that met the 403 too: nothing of a held project crowds the prefetch.
-    wait_for_ready(&world, PARKED, 40).await;
+    world.vhost.wait_ready(PARKED, 40).await;
     let bystanders = one_each("q", 40);
     world.vhost.publish(&bystanders).await;
     let mut outcomes = world.vhost.collect(OUTCOMES).await;
@@ -224,11 +244,11 @@ async fn what_was_returned_outlasts_more_waits_and_restarts_than_its_delivery_li
         let worker = Worker::launch(&world, &IMPATIENT);
         worker.wait_readiness(|status, text| status == 503 && text.contains("key_refused")).await;
         if round == 4 {
-            wait_for_ready(&world, RETURNED, 1).await;
+            world.vhost.wait_ready(RETURNED, 1).await;
         }
         worker.stop().await;
     }
-    wait_for_ready(&world, RETURNED, 1).await;
+    world.vhost.wait_ready(RETURNED, 1).await;
     world.set_faults(Faults::default());
     let worker = world.worker().await;
     let mut outcomes = world.vhost.collect(OUTCOMES).await;

@@ -7,7 +7,7 @@ use lapin::types::FieldTable;
 use migma_eraser::sandbox::Faults;
 
 use crate::support::requests::mixed;
-use crate::support::{Worker, World, truth, worker};
+use crate::support::{Worker, World, quiet_port, truth, worker};
 
 fn run(arguments: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
     let output =
@@ -113,7 +113,7 @@ async fn a_stop_while_everything_waits_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_while_the_broker_is_away_is_in_order() {
     let world = World::new().await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_kept, port) = quiet_port();
     let nowhere = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
     let worker = Worker::launch(&world, &[("AMQP__URL", &nowhere)]);
     worker.wait_readiness(|status, text| status == 503 && text.contains("starting")).await;
@@ -121,7 +121,7 @@ async fn a_stop_while_the_broker_is_away_is_in_order() {
 
     let world = World::new().await;
     let worker = world.worker().await;
-    while world.vhost.cut_connections().await < 2 {}
+    world.vhost.cut_both_connections().await;
     worker.stop().await;
 }
 

@@ -1,10 +1,13 @@
 //! Each branch of the decision, told as what a manifest meets, call by call.
 
+mod patience;
+mod pauses;
+
 use super::*;
 use crate::domain::answer::{Deletion, Doubt};
 use crate::domain::email::Email;
 use crate::domain::fate::FirstCall;
-use crate::domain::gates::{Change, Leave};
+use crate::domain::gates::{Change, Departure, Leave};
 use crate::domain::ids::{Fingerprint, ManifestId, ProjectId, RequestDigest};
 use crate::domain::key::KeyBase;
 use crate::domain::manifest::{Member, Positions, Span, body};
@@ -45,16 +48,28 @@ struct Way {
 
 impl Way {
     fn of(manifest: Manifest) -> Self {
-        let at = Circumstances { left: moment(0), give_up_after: DAY };
+        let at = Circumstances { left: moment(0), departure: Departure::default(), give_up_after: DAY };
         Self { fate: manifest.fate, manifest, history: History::default(), gates: Gates::new(8), at }
     }
 
     fn reply(&mut self, reply: &Reply) -> Decision {
+        self.at.departure = self.gates.leave(&self.manifest.project);
+        self.comes_back(reply)
+    }
+
+    /// The answer to a call that has left.
+    fn comes_back(&mut self, reply: &Reply) -> Decision {
+        self.gates.back(&self.manifest.project, self.at.departure);
         let decision = decide(&self.manifest, self.fate, &mut self.history, reply, &mut self.gates, self.at);
         if let Decision::Again { fate, wait } = &decision {
             self.fate = *fate;
             if let Wait::Hold { scope, reason } = wait {
-                self.gates.hold(*scope, &self.manifest.project, *reason, self.at.left.steady, self.at.left.wall);
+                let Circumstances { left, departure, .. } = self.at;
+                let asked = reply.retry_after.map(|wait| left.steady + wait);
+                let until = asked.unwrap_or(left.steady);
+                let doubtful = reply.verdict.may_spare_others();
+                let trouble = Trouble { reason: *reason, departure, until, asked, doubtful, at: left };
+                self.gates.hold(*scope, &self.manifest.project, &trouble);
             }
         }
         decision
@@ -74,7 +89,11 @@ impl Way {
 
     fn others_are_served(&mut self, times: u32) {
         let other = ProjectId::parse("other").unwrap();
-        (0..times).for_each(|_| self.gates.served(&other));
+        for _ in 0..times {
+            let departure = self.gates.leave(&other);
+            self.gates.back(&other, departure);
+            self.gates.served(&other, departure, self.at.left.wall);
+        }
     }
 
     /// Fails and fails again while others are served, until that tells.
@@ -379,39 +398,4 @@ fn a_lost_answer_then_a_refusal_then_a_report_is_uncertain() {
         assert_eq!((way.fate.generation, way.fate.lost), (1, true));
         assert_eq!(way.meets(200, deleted(&["1@example.com"])), answered(true));
     }
-}
-
-#[test]
-fn retry_after_holds_all_whatever_is_decided() {
-    let cases = [
-        (503, SERVER, HoldReason::ApiDown),
-        (429, Verdict::Throttled, HoldReason::Throttled),
-        (409, CONFLICT, HoldReason::Throttled),
-        (403, FORBIDDEN, HoldReason::Throttled),
-        (400, BAD_BODY, HoldReason::Throttled),
-    ];
-    for (status, verdict, reason) in cases {
-        let mut way = Way::of(manifest(1, "p", 2));
-        let retry_after = Some(Duration::from_secs(5));
-        let _ = way.reply(&Reply { retry_after, ..reply(status, verdict) });
-        assert!(way.gates.take_changes().contains(&Change::Began(Scope::Everything, reason)), "{status}");
-    }
-
-    // A body's own failure is split all the same, and its halves wait.
-    let mut way = Way::of(manifest(1, "p", 2));
-    let _ = way.fails_alone(&Verdict::Unsent);
-    let retry_after = Some(Duration::from_secs(5));
-    let decision = way.reply(&Reply { retry_after, ..reply(503, SERVER) });
-    assert_split(&decision, true);
-    let until = Duration::from_millis(5100);
-    assert_eq!(way.gates.ask(&way.manifest.project, Duration::ZERO), Leave::At(until));
-    assert_eq!(way.gates.ask(&way.manifest.project, until), Leave::Now);
-}
-
-#[test]
-fn a_report_is_no_reason_to_wait() {
-    let mut way = Way::of(manifest(1, "p", 2));
-    let retry_after = Some(Duration::from_secs(5));
-    let _ = way.reply(&Reply { retry_after, ..reply(200, deleted(&[])) });
-    assert!(way.gates.held().is_none());
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::ids::ManifestId;
 use crate::domain::key::KeyBase;
-use crate::domain::manifest::{Positions, Span};
+use crate::domain::manifest::{Conclusion, End, Positions, Span};
 use crate::domain::rejection::RejectCode;
 
 fn envelope(payload: &str) -> Envelope {
@@ -112,4 +112,28 @@ fn a_rejection_names_its_code_and_has_no_completion() {
     assert_eq!(json["completedAt"], serde_json::Value::Null);
     assert_eq!(json["projectId"], "p");
     assert_eq!(outcome.undone(&message).unwrap(), "0-1");
+}
+
+#[test]
+fn an_outcome_of_calls_without_end_is_small_enough_for_a_broker_and_says_what_it_leaves_out() {
+    let request = request(r#"{"projectId":"p","emails":["ann@x"]}"#);
+    let mut progress = Progress::new(1);
+    for n in 0..90_000 {
+        let end = if n < 89_999 { End::Split } else { not_found(&[]) };
+        let spans = [Span { request_at: 0, body_at: 0, len: 1 }];
+        let conclusion = Conclusion {
+            end,
+            generation: 0,
+            http_status: Some(400),
+            attempts: 1,
+            replayed: false,
+            request_id: Some("r".repeat(36)),
+            at: Timestamp::from_millis(0),
+        };
+        progress.conclude(ManifestId(n), KeyBase([0; 32]).generation(0), &spans, &conclusion);
+    }
+    let json = Outcome::of(&request, &record(&request), &progress).json(Timestamp::from_millis(0));
+    assert!(json.len() < 4 << 20, "{}", json.len());
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!((json["requests"].as_array().unwrap().len(), &json["requestsOmitted"]), (10_000, &80_000.into()));
 }

@@ -132,3 +132,51 @@ proptest! {
         prop_assert_eq!(seen, expected);
     }
 }
+
+/// The emails of a call.
+fn sent(packed: &Packed) -> Vec<String> {
+    body_emails(&packed.body).unwrap().into_iter().map(|email| fold(&email).into_owned()).collect()
+}
+
+#[test]
+fn no_call_carries_for_another_an_email_that_one_of_its_requests_has_in_another_call() {
+    let mut planner = Planner::new(3, LINGER);
+    let spread = request("spread", &names(5));
+    queue_all(&mut planner, &lane("p"), &spread, LINGER);
+    assert_eq!(sent(&planner.pack(&lane("p")).unwrap()), names(3));
+    // The first is under way; another brings it anew, and fills up the call with what nobody else has.
+    let again = request("again", &["U0000@x.de".into(), "y@x.de".into(), "z@x.de".into()]);
+    queue_all(&mut planner, &lane("p"), &again, LINGER);
+    let packed = planner.pack(&lane("p")).unwrap();
+    assert_eq!(sent(&packed), ["u0003@x.de", "u0004@x.de", "y@x.de"]);
+    assert_eq!(packed.emails, 3);
+    // It has kept its turn, and who comes with it now still shares its place.
+    queue_all(&mut planner, &lane("p"), &request("third", &["u0000@x.de".into()]), LINGER);
+    let last = planner.pack(&lane("p")).unwrap();
+    assert_eq!(sent(&last), ["u0000@x.de", "z@x.de"]);
+    assert_eq!(last.members.len(), 2);
+    assert!(planner.pack(&lane("p")).is_none());
+}
+
+#[test]
+fn two_requests_that_each_have_the_others_email_elsewhere_go_in_turn() {
+    let mut planner = Planner::new(10, LINGER);
+    let (one, two) = (request("one", &names(2)), request("two", &names(2)));
+    planner.queue(lane("p"), &one, &[0], LINGER);
+    planner.queue(lane("p"), &two, &[1], LINGER);
+    assert_eq!(sent(&planner.pack(&lane("p")).unwrap()), ["u0000@x.de"]);
+    assert_eq!(sent(&planner.pack(&lane("p")).unwrap()), ["u0001@x.de"]);
+    assert!(planner.pack(&lane("p")).is_none());
+}
+
+#[test]
+fn a_call_passes_over_a_bounded_number_of_emails_and_they_keep_their_turn() {
+    let mut planner = Planner::new(10, LINGER);
+    let (one, again) = (request("one", &names(100)), request("again", &names(100)));
+    planner.queue(lane("p"), &one, &[97, 98, 99], LINGER);
+    queue_all(&mut planner, &lane("p"), &again, LINGER);
+    planner.queue(lane("p"), &request("other", &["other@x.de".to_owned()]), &[0], LINGER);
+    let first = planner.pack(&lane("p")).unwrap();
+    assert_eq!(sent(&first), ["u0097@x.de", "u0098@x.de", "u0099@x.de"]);
+    assert_eq!(sent(&planner.pack(&lane("p")).unwrap())[0], "u0000@x.de");
+}

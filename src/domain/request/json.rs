@@ -25,7 +25,15 @@ impl Fault {
     /// serde's own texts quote what they met, so only the place is taken over.
     pub(super) fn malformed(error: &serde_json::Error) -> Self {
         let text = error.to_string();
-        let what = if text.starts_with(TWICE) { "a field is given twice" } else { "the body is not JSON in UTF-8" };
+        let what = if text.starts_with(TWICE) {
+            "a field is given twice"
+        } else if text.starts_with("recursion limit") {
+            "the body is nested more than 127 deep"
+        } else if text.starts_with("number out of range") {
+            "the body has a number that is too large"
+        } else {
+            "the body is not JSON in UTF-8"
+        };
         let message = format!("{what} (line {}, column {})", error.line(), error.column());
         Self { code: RejectCode::MalformedJson, message }
     }

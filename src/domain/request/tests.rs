@@ -41,8 +41,12 @@ fn each_fault_has_its_code_and_names_its_field() {
     use RejectCode::*;
     let two_kib = "x".repeat(METADATA_MAX_BYTES);
     let big = format!(r#"{{"projectId":"p","emails":["a@x"],"metadata":{{"x":"{two_kib}"}}}}"#);
+    let (open, close) = ("[".repeat(200), "]".repeat(200));
+    let deep = format!(r#"{{"projectId":"p","emails":["a@x"],"metadata":{{"x":{open}{close}}}}}"#);
     for (payload, expected, field) in [
         ("", MalformedJson, "JSON"),
+        (&deep, MalformedJson, "nested"),
+        (r#"{"emails":["a@x"],"projectId":"p","metadata":{"x":1e999}}"#, MalformedJson, "number"),
         ("{", MalformedJson, "JSON"),
         ("[]", InvalidRequest, "object"),
         ("7", InvalidRequest, "object"),

@@ -4,13 +4,13 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
 use super::Failure;
-use super::batches::{Line, Planned};
 use super::clerk::Work;
 use super::rows::{bind_conclusion, bytes, get};
 use crate::domain::fate::Fate;
 use crate::domain::ids::ManifestId;
 use crate::domain::key::KeyBase;
 use crate::domain::manifest::{Conclusion, Draft, End, Manifest};
+use crate::journal::planned::{Line, Planned};
 
 /// Ends a manifest and erases its body. Whether it was open.
 async fn end(db: &mut SqliteConnection, manifest: ManifestId, conclusion: &Conclusion) -> Result<bool, Failure> {

@@ -121,7 +121,7 @@ impl Claim {
 }
 
 /// `path` with its name made longer, as `SQLite` names its side files.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -8,9 +8,11 @@ mod batches;
 mod clerk;
 mod ends;
 mod file;
+mod footprint;
 mod forgetting;
 mod lookup;
 mod members;
+mod pauses;
 mod quota;
 mod rows;
 mod schema;
@@ -19,17 +21,21 @@ mod tests;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use self::clerk::{Clerk, READ, WRITE};
 use self::file::Claim;
 pub use self::file::Unfit;
+pub use self::footprint::Footprint;
 use crate::domain::fate::Fate;
-use crate::domain::ids::{ManifestId, RequestDigest};
+use crate::domain::ids::{ManifestId, ProjectId, RequestDigest};
 use crate::domain::manifest::{Conclusion, Draft, Journaled, KnownRequest, Manifest};
 use crate::domain::moment::Timestamp;
-use crate::ports::{Forgotten, Journal, JournalError};
+use crate::domain::pace::{Grant, Rate};
+use crate::domain::pauses::Pause;
+use crate::ports::{Forgotten, Journal, JournalError, Recorded};
 
 /// What went wrong, before it is known what was being done.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +87,8 @@ impl SqliteJournal {
         let claim = Claim::take(path)?;
         let mut writer = claim.connect().await?;
         schema::prepare(&mut writer).await.map_err(|failure| claim.explain_failure(failure))?;
-        let was_new = schema::number(&mut writer, "SELECT NOT EXISTS (SELECT 1 FROM manifests)").await? == 1;
+        let is_empty = schema::number(&mut writer, "SELECT NOT EXISTS (SELECT 1 FROM manifests)").await;
+        let was_new = is_empty.map_err(|failure| claim.explain_failure(failure))? == 1;
         let mut reader = claim.connect().await?;
         clerk::execute(&mut reader, "PRAGMA query_only = ON").await?;
         Ok(Self { writer: Clerk::hire(writer, WRITE, claim), reader: Clerk::hire(reader, READ, ()), was_new })
@@ -116,8 +123,17 @@ impl Journal for SqliteJournal {
         self.reader.ask(lookup::Lookup::new(requests)).await
     }
 
-    async fn record(&self, draft: &Draft, fate: Fate, now: Timestamp) -> Result<Journaled<Manifest>, JournalError> {
-        self.writer.ask(batches::Record::new(draft, fate, now)).await.map(Journaled::attest)
+    async fn record(&self, draft: &Draft, fate: Fate, now: Timestamp) -> Result<Recorded, JournalError> {
+        let recorded = self.writer.ask(batches::Record::new(draft, fate, now)).await?;
+        Ok(Recorded::Manifest(Journaled::attest(recorded)))
+    }
+
+    async fn succeed(&self) -> Result<Vec<Journaled<Manifest>>, JournalError> {
+        Ok(Vec::new())
+    }
+
+    fn lease_left(&self) -> Option<Duration> {
+        None
     }
 
     async fn restate(&self, manifest: &Journaled<Manifest>, fate: Fate) -> Result<Journaled<Manifest>, JournalError> {
@@ -144,8 +160,32 @@ impl Journal for SqliteJournal {
         self.writer.ask(quota::Spend { quota, now }).await
     }
 
+    async fn turns(&self, rate: Rate, wanted: u32) -> Result<Grant, JournalError> {
+        Ok(Grant::at_once(&rate, wanted))
+    }
+
+    async fn postpone(&self, _: Duration) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    async fn spent(&self, now: Timestamp) -> Result<u64, JournalError> {
+        self.reader.ask(quota::Spent { now }).await
+    }
+
     async fn forget(&self, before: Timestamp) -> Result<Forgotten, JournalError> {
         self.writer.ask(forgetting::Forget { before }).await
+    }
+
+    async fn pauses(&self) -> Result<Vec<Pause>, JournalError> {
+        self.reader.ask(pauses::All).await
+    }
+
+    async fn pause(&self, pause: &Pause) -> Result<(), JournalError> {
+        self.writer.ask(pauses::Begin { pause: pause.clone() }).await
+    }
+
+    async fn resume(&self, project: Option<&ProjectId>, at: Timestamp) -> Result<(), JournalError> {
+        self.writer.ask(pauses::End { project: project.cloned(), at }).await
     }
 
     fn was_new(&self) -> bool {

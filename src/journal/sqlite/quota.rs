@@ -10,19 +10,7 @@ use super::Failure;
 use super::clerk::Work;
 use super::rows::get;
 use crate::domain::moment::Timestamp;
-
-const MINUTE: i64 = 60_000;
-const DAY: i64 = 24 * 60 * MINUTE;
-
-/// The first minute whose calls still count.
-fn first_counting(now: i64) -> i64 {
-    now.saturating_sub(DAY).div_euclid(MINUTE)
-}
-
-/// When a minute's calls cease to count.
-fn end_of(minute: i64) -> i64 {
-    (minute + 1) * MINUTE + DAY
-}
+use crate::journal::minutes::{DAY, MINUTE, end_of, first_counting};
 
 /// [`crate::ports::Journal::spend`].
 pub(super) struct Spend {
@@ -39,17 +27,37 @@ impl Work for Spend {
         let now = self.now.as_millis();
         let minute = now.div_euclid(MINUTE);
         let latest = self.put_right(db, minute).await?;
-        let row = sqlx::query("SELECT COALESCE(SUM(calls), 0) FROM calls WHERE minute >= ?")
-            .bind(first_counting(now))
-            .fetch_one(&mut *db)
-            .await?;
-        let used = u64::try_from(get::<i64>(&row, 0)?).unwrap_or(0);
+        let used = used(db, now).await?;
         if used < self.quota {
             count(db, minute.max(latest), 1).await?;
             return Ok(None);
         }
         self.next(db, used - self.quota + 1).await.map(Some)
     }
+}
+
+/// [`crate::ports::Journal::spent`].
+pub(super) struct Spent {
+    pub now: Timestamp,
+}
+
+#[async_trait]
+impl Work for Spent {
+    const ACTION: &'static str = "count the calls of a day";
+    type Answer = u64;
+
+    async fn work(&self, db: &mut SqliteConnection) -> Result<u64, Failure> {
+        used(db, self.now.as_millis()).await
+    }
+}
+
+/// The calls that still count.
+async fn used(db: &mut SqliteConnection, now: i64) -> Result<u64, Failure> {
+    let row = sqlx::query("SELECT COALESCE(SUM(calls), 0) FROM calls WHERE minute >= ?")
+        .bind(first_counting(now))
+        .fetch_one(db)
+        .await?;
+    Ok(u64::try_from(get::<i64>(&row, 0)?).unwrap_or(0))
 }
 
 impl Spend {

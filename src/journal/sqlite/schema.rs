@@ -83,6 +83,16 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE manifests ADD COLUMN troubled_since INTEGER;
 ",
+    "
+    CREATE TABLE pauses (
+        id INTEGER PRIMARY KEY,
+        project TEXT,                         -- NULL: everything
+        since INTEGER NOT NULL,
+        until INTEGER,                        -- NULL: in force
+        reason TEXT
+    ) STRICT;
+    CREATE UNIQUE INDEX pauses_in_force ON pauses (COALESCE(project, '')) WHERE until IS NULL;
+",
 ];
 
 /// Brings the schema up to date.

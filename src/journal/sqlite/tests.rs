@@ -34,7 +34,7 @@ async fn refused(path: &Path) -> (Unfit, String) {
 }
 
 async fn record(journal: &SqliteJournal, name: &str, emails: u16) -> Result<Journaled<Manifest>, JournalError> {
-    journal.record(&draft(name, emails), called(1), at(1)).await
+    journal.record(&draft(name, emails), called(1), at(1)).await.map(|recorded| recorded.manifest().unwrap())
 }
 
 /// Has the writer execute a statement.
@@ -141,7 +141,7 @@ async fn a_journal_of_an_older_schema_is_brought_up_to_date_with_all_that_it_kno
     journal.conclude(ended.id, &deleted(2)).await.unwrap();
     journal.close().await.unwrap();
     let mut db = raw(&path).await;
-    for undo in ["ALTER TABLE manifests DROP COLUMN troubled_since", "PRAGMA user_version = 1"] {
+    for undo in ["DROP TABLE pauses", "ALTER TABLE manifests DROP COLUMN troubled_since", "PRAGMA user_version = 1"] {
         sqlx::query(undo).execute(&mut db).await.unwrap();
     }
     db.close().await.unwrap();
@@ -153,6 +153,7 @@ async fn a_journal_of_an_older_schema_is_brought_up_to_date_with_all_that_it_kno
     assert_eq!(known[&request("m", 3).digest].parts[0].conclusion, Some(deleted(2)));
     let troubled = journal.restate(found, found.fate.troubled(at(5))).await.unwrap();
     assert_eq!(troubled.fate.troubled_since, Some(at(5)));
+    assert_eq!(journal.pauses().await.unwrap(), []);
 }
 
 #[tokio::test]

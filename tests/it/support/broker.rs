@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use lapin::options::{
@@ -21,6 +21,8 @@ use super::{PATIENCE, Request};
 pub struct Node {
     amqp: String,
     management: String,
+    amqps: Option<String>,
+    prometheus: Option<String>,
     process: Option<Mutex<Process>>,
 }
 
@@ -33,14 +35,17 @@ struct Process {
 
 impl Node {
     /// A node of a test's own, with these variables in its environment (see tests/node.sh).
-    pub async fn private(environment: &'static [(&'static str, &'static str)]) -> Arc<Self> {
+    pub async fn private(environment: &[(&str, &str)]) -> Arc<Self> {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         tokio::task::spawn_blocking(|| Arc::new(Self::start(environment))).await.unwrap()
     }
 
-    fn start(environment: &[(&str, &str)]) -> Self {
+    fn start(environment: Vec<(String, String)>) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node.sh");
         let mut command = Command::new(script);
-        let command = command.envs(environment.iter().copied());
+        let speaks_tls = environment.iter().any(|(name, _)| name == "NODE_TLS_DIR");
+        let is_measured = environment.iter().any(|(name, _)| name == "NODE_PROMETHEUS");
+        let command = command.envs(environment);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let orders = child.stdin.take().unwrap();
         let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -52,7 +57,15 @@ impl Node {
             line.strip_prefix(name).unwrap().trim_start_matches('=').to_owned()
         };
         let (amqp, management) = (read("TEST_AMQP_URL"), read("TEST_MANAGEMENT_URL"));
-        Self { amqp, management, process: Some(Mutex::new(Process { _child: child, orders, answers })) }
+        let prometheus = is_measured.then(|| read("TEST_PROMETHEUS_URL"));
+        let amqps = speaks_tls.then(|| read("TEST_AMQPS_URL"));
+        Self {
+            amqp,
+            management,
+            amqps,
+            prometheus,
+            process: Some(Mutex::new(Process { _child: child, orders, answers })),
+        }
     }
 
     /// Orders something of a private node (see tests/node.sh), and waits until it is done.
@@ -66,7 +79,21 @@ impl Node {
         assert_eq!(done.await.unwrap(), "done");
     }
 
-    async fn manage(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
+    /// Where this user connects to this vhost.
+    #[allow(dead_code, reason = "tests/container needs none")]
+    pub fn url_of(&self, user: &str, password: &str, vhost: &str) -> String {
+        self.amqp.replace("guest:guest", &format!("{user}:{password}")) + "/" + vhost
+    }
+
+    /// What the prometheus plugin tells, on a node with `NODE_PROMETHEUS`.
+    #[allow(dead_code, reason = "tests/container needs none")]
+    pub async fn measurements(&self, path: &str) -> String {
+        let url = format!("{}{path}", self.prometheus.as_ref().expect("a node with NODE_PROMETHEUS"));
+        reqwest::get(url).await.unwrap().text().await.unwrap()
+    }
+
+    /// Asks the management API; panics where it refuses.
+    pub async fn manage(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
         let url = format!("{}/api/{path}", self.management);
         let mut request = reqwest::Client::new().request(method, url).basic_auth("guest", Some("guest"));
         if let Some(body) = body {
@@ -83,9 +110,9 @@ fn node() -> Arc<Node> {
     static NODE: OnceLock<Arc<Node>> = OnceLock::new();
     Arc::clone(NODE.get_or_init(|| {
         if let (Ok(amqp), Ok(management)) = (std::env::var("TEST_AMQP_URL"), std::env::var("TEST_MANAGEMENT_URL")) {
-            return Arc::new(Node { amqp, management, process: None });
+            return Arc::new(Node { amqp, management, amqps: None, prometheus: None, process: None });
         }
-        Arc::new(Node::start(&[]))
+        Arc::new(Node::start(vec![]))
     }))
 }
 
@@ -130,6 +157,29 @@ impl Vhost {
         let grant = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
         node.manage(reqwest::Method::PUT, &format!("permissions/{name}/guest"), Some(grant)).await;
         Self { url: format!("{}/{name}", node.amqp), own: Some((node, name)) }
+    }
+
+    #[allow(dead_code, reason = "tests/chaos uses it")]
+    /// A user of this vhost alone, so that a test can look for its password.
+    pub async fn add_user(&self, name: &str, password: &str) {
+        let (node, vhost) = self.own.as_ref().unwrap();
+        let user = serde_json::json!({"password": password, "tags": ""});
+        node.manage(reqwest::Method::PUT, &format!("users/{name}"), Some(user)).await;
+        let grant = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
+        node.manage(reqwest::Method::PUT, &format!("permissions/{vhost}/{name}"), Some(grant)).await;
+    }
+
+    /// What stands in this vhost, as the broker exports it.
+    #[allow(dead_code, reason = "tests/container needs none")]
+    pub async fn definitions(&self) -> Value {
+        let (node, name) = self.own.as_ref().unwrap();
+        node.manage(reqwest::Method::GET, &format!("definitions/{name}"), None).await
+    }
+
+    /// The same by TLS, on a node that was given certificates.
+    pub fn amqps_url(&self) -> String {
+        let (node, name) = self.own.as_ref().unwrap();
+        format!("{}/{name}", node.amqps.as_ref().expect("a node with NODE_TLS_DIR"))
     }
 
     pub async fn connect(&self) -> Connection {
@@ -179,6 +229,21 @@ impl Vhost {
         let _ = connection.close(200, "OK".into()).await;
     }
 
+    /// A queue of a test's own, bound to an exchange.
+    #[allow(dead_code, reason = "tests/container needs none")]
+    pub async fn bind(&self, queue: &str, exchange: &str, routing_key: &str) {
+        let connection = self.connect().await;
+        let channel = connection.create_channel().await.unwrap();
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
+        let options = lapin::options::QueueBindOptions::default();
+        channel
+            .queue_bind(queue.into(), exchange.into(), routing_key.into(), options, FieldTable::default())
+            .await
+            .unwrap();
+        let _ = connection.close(200, "OK".into()).await;
+    }
+
     /// Messages that are ready in a queue.
     pub async fn ready(&self, queue: &str) -> u32 {
         let connection = self.connect().await;
@@ -188,6 +253,20 @@ impl Vhost {
         let count = found.message_count();
         let _ = connection.close(200, "OK".into()).await;
         count
+    }
+
+    /// Waits until so many messages are ready in a queue.
+    pub async fn wait_ready(&self, queue: &str, count: u32) {
+        let start = Instant::now();
+        let mut ready = 0;
+        while start.elapsed() < PATIENCE {
+            ready = self.ready(queue).await;
+            if ready == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{queue} has {ready} messages ready, not {count}");
     }
 
     /// Ends every connection to this vhost, as a network would.
@@ -202,6 +281,15 @@ impl Vhost {
             cut += usize::from(gone.status().is_success());
         }
         cut
+    }
+
+    /// Ends both connections of a worker, once the broker shows them: that is a moment after they are made.
+    pub async fn cut_both_connections(&self) {
+        let start = std::time::Instant::now();
+        while self.cut_connections().await < 2 {
+            assert!(start.elapsed() < PATIENCE, "the broker never shows two connections at once");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Takes what comes out of a queue, until the test is over.

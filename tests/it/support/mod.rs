@@ -1,6 +1,20 @@
 //! The world of a test: a broker with a vhost of its own, the sandbox, the worker as a process, and the truth.
 
+#[allow(dead_code, reason = "tests/container needs none")]
+pub mod authority;
 pub mod broker;
+#[allow(dead_code, reason = "tests/container needs none")]
+pub mod console;
+#[allow(dead_code, reason = "tests/container needs none")]
+pub mod meddler;
+#[allow(dead_code, reason = "tests/container needs none")]
+pub mod partition;
+#[allow(dead_code, reason = "tests/container needs none")]
+pub mod postgres;
+#[allow(dead_code, reason = "tests/container needs none")]
+pub mod raw;
+#[allow(dead_code, reason = "tests/container needs none")]
+pub mod relay;
 pub mod requests;
 pub mod truth;
 pub mod worker;
@@ -18,6 +32,15 @@ pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The API key of all tests; logs are searched for it.
 pub const API_KEY: &str = "sk_secret_of_the_tests";
+
+/// A port on which nobody listens until the test does, and that nobody else is given while the socket is kept.
+pub fn quiet_port() -> (tokio::net::TcpSocket, u16) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
+}
 
 /// A broker, an API in which every contact exists that does not begin with `unknown`, and no worker yet.
 pub struct World {

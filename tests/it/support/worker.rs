@@ -44,6 +44,13 @@ impl Worker {
         worker
     }
 
+    /// The same with variables of others, such as `("RUST_LOG", "info")`.
+    pub async fn start_in(world: &World, settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+        let worker = Self::spawn(command(world).envs(environment.iter().copied()), settings);
+        worker.wait_ready().await;
+        worker
+    }
+
     /// The same without the key in its environment.
     pub async fn start_without_key(world: &World, settings: &[(&str, &str)]) -> Self {
         let worker = Self::spawn(command(world).env_remove("MIGMA_API_KEY"), settings);
@@ -93,6 +100,11 @@ impl Worker {
         Self { process, log, admin }
     }
 
+    /// Where its admin address is.
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
@@ -116,6 +128,21 @@ impl Worker {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("readiness is {last}; the log:\n{}", self.log_text());
+    }
+
+    /// Waits until a metric without labels counts at least so much.
+    pub async fn wait_metric(&self, name: &str, least: u64) {
+        let start = Instant::now();
+        let mut told = None;
+        while start.elapsed() < PATIENCE {
+            let text = self.metrics().await;
+            told = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+            if told >= Some(least) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name} is {told:?}; the log:\n{}", self.log_text());
     }
 
     pub async fn metrics(&self) -> String {

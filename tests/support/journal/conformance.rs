@@ -6,6 +6,7 @@
 mod batches;
 mod ends;
 mod memory;
+mod pauses;
 mod quota;
 mod retention;
 
@@ -18,6 +19,7 @@ use migma_eraser::ports::Journal;
 pub use self::batches::*;
 pub use self::ends::*;
 pub use self::memory::*;
+pub use self::pauses::*;
 pub use self::quota::*;
 pub use self::retention::*;
 use super::sample;
@@ -73,12 +75,17 @@ macro_rules! each_case {
             a_forgotten_request_is_new_again,
             a_quota_fits_so_many_calls_and_names_the_time_of_the_next,
             a_quota_outlives_a_restart,
+            what_is_spent_is_told_until_it_ceases_to_count,
             no_24_hours_ever_see_more_calls_than_the_quota,
             a_clock_that_goes_back_gives_no_calls_for_free,
             a_clock_that_was_far_ahead_does_not_stop_calls_for_ever,
             a_smaller_quota_counts_what_was_spent_under_a_larger_one,
             concurrent_spenders_share_one_quota,
             forgetting_does_not_forget_calls_that_count,
+            a_pause_outlives_a_restart_and_so_does_its_end,
+            a_pause_ordered_twice_stays_as_it_was_first,
+            what_is_resumed_can_be_paused_again_and_ends_no_other,
+            a_pause_is_forgotten_only_long_after_its_end,
             tidying_changes_nothing_that_is_remembered,
         }
     };
@@ -101,7 +108,7 @@ fn remembered(known: &KnownRequest) -> impl PartialEq + std::fmt::Debug + use<> 
 }
 
 async fn record(journal: &Arc<dyn Journal>, draft: &Draft) -> Journaled<Manifest> {
-    journal.record(draft, sample::called(1_000), sample::at(1_000)).await.unwrap()
+    journal.record(draft, sample::called(1_000), sample::at(1_000)).await.unwrap().manifest().unwrap()
 }
 
 async fn known(journal: &Arc<dyn Journal>, name: &str) -> Option<KnownRequest> {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +16,9 @@ use migma_eraser::domain::manifest::{
     Conclusion, Draft, End, Journaled, KnownPart, KnownRequest, Manifest, Member, RequestRecord, Span,
 };
 use migma_eraser::domain::moment::Timestamp;
-use migma_eraser::ports::{Forgotten, Journal, JournalError};
+use migma_eraser::domain::pace::{Grant, Rate};
+use migma_eraser::domain::pauses::{KEPT, Pause};
+use migma_eraser::ports::{Forgotten, Journal, JournalError, Recorded};
 
 /// The most requests that one step forgets.
 pub const FORGET_STEP: usize = 500;
@@ -31,6 +34,7 @@ pub struct Store {
     open: BTreeSet<ManifestId>,
     last: i64,
     calls: BTreeMap<i64, u64>,
+    pauses: Vec<Pause>,
 }
 
 #[derive(Debug)]
@@ -181,7 +185,7 @@ impl Journal for FakeJournal {
         Ok(requests.iter().filter_map(known).collect())
     }
 
-    async fn record(&self, draft: &Draft, fate: Fate, _: Timestamp) -> Result<Journaled<Manifest>, JournalError> {
+    async fn record(&self, draft: &Draft, fate: Fate, _: Timestamp) -> Result<Recorded, JournalError> {
         const ACTION: &str = "record a batch";
         let mut store = lock(&self.store);
         let new: HashMap<RequestDigest, &RequestRecord> = draft.requests.iter().map(|r| (r.digest, r)).collect();
@@ -202,7 +206,15 @@ impl Journal for FakeJournal {
         let again =
             store.manifests.iter().find(|(_, row)| row.key == key && row.conclusion.is_none()).map(|(id, _)| *id);
         let id = again.unwrap_or_else(|| store.insert(draft, None, fate));
-        store.attest(id, fate).map_or_else(|| cannot(ACTION, "it is gone"), Ok)
+        store.attest(id, fate).map(Recorded::Manifest).map_or_else(|| cannot(ACTION, "it is gone"), Ok)
+    }
+
+    async fn succeed(&self) -> Result<Vec<Journaled<Manifest>>, JournalError> {
+        Ok(Vec::new())
+    }
+
+    fn lease_left(&self) -> Option<Duration> {
+        None
     }
 
     async fn restate(&self, manifest: &Journaled<Manifest>, fate: Fate) -> Result<Journaled<Manifest>, JournalError> {
@@ -284,6 +296,19 @@ impl Journal for FakeJournal {
         Ok(Some(Timestamp::from_millis(again)))
     }
 
+    async fn turns(&self, rate: Rate, wanted: u32) -> Result<Grant, JournalError> {
+        Ok(Grant::at_once(&rate, wanted))
+    }
+
+    async fn postpone(&self, _: Duration) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    async fn spent(&self, now: Timestamp) -> Result<u64, JournalError> {
+        let counting = (now.as_millis() - DAY).div_euclid(MINUTE);
+        Ok(lock(&self.store).calls.range(counting..).map(|(_, calls)| calls).sum())
+    }
+
     async fn forget(&self, before: Timestamp) -> Result<Forgotten, JournalError> {
         let mut store = lock(&self.store);
         let mut old = store.requests.iter().filter(|(_, r)| store.ended(r).is_some_and(|at| at < before));
@@ -300,6 +325,27 @@ impl Journal for FakeJournal {
         }
         store.calls.retain(|minute, _| (minute + 1) * MINUTE + DAY > before.as_millis());
         Ok(Forgotten { requests: step.len() as u64, more })
+    }
+
+    async fn pauses(&self) -> Result<Vec<Pause>, JournalError> {
+        Ok(lock(&self.store).pauses.clone())
+    }
+
+    async fn pause(&self, pause: &Pause) -> Result<(), JournalError> {
+        let pauses = &mut lock(&self.store).pauses;
+        if !pauses.iter().any(|other| other.is_in_force() && other.project == pause.project) {
+            pauses.push(pause.clone());
+        }
+        Ok(())
+    }
+
+    async fn resume(&self, project: Option<&ProjectId>, at: Timestamp) -> Result<(), JournalError> {
+        let pauses = &mut lock(&self.store).pauses;
+        for pause in pauses.iter_mut().filter(|p| p.is_in_force() && p.project.as_ref() == project) {
+            pause.until = Some(at);
+        }
+        pauses.retain(|pause| pause.until.is_none_or(|until| until >= at.before(KEPT)));
+        Ok(())
     }
 
     fn was_new(&self) -> bool {

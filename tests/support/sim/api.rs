@@ -1,6 +1,7 @@
 //! Migma in memory, with a ledger: what was really deleted, by which key. Calls run on after their caller has died.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,13 +10,17 @@ use migma_eraser::domain::answer::{Deletion, Doubt, Refusal, Reply, Verdict};
 use migma_eraser::domain::email::fold;
 use migma_eraser::domain::ids::Fingerprint;
 use migma_eraser::domain::manifest::{Journaled, Manifest, body_emails};
+use migma_eraser::domain::traceparent::TraceParent;
 use migma_eraser::ports::{Api, ApiKey};
+use tokio::time::Instant;
 
 use super::coverage;
 use super::fault::Faults;
 use super::journal::Probe;
 use super::world::SimWorld;
 
+/// What `Retry-After` asks for.
+const ASKED: Duration = Duration::from_secs(2);
 const REPLAY_MS: i64 = 24 * 3600 * 1000;
 
 /// One performed call.
@@ -47,7 +52,31 @@ pub struct Store {
     pub forbidden: BTreeSet<String>,
     pub refused_keys: Vec<Fingerprint>,
     pub poison: BTreeSet<String>,
+    /// Emails whose every call ends in a 500, whatever else goes well.
+    pub broken: BTreeSet<String>,
+    /// Until when the API asked for no call; a new life knows nothing of it.
+    quiet_until: Option<Instant>,
+    /// The rate that the worker is bound to; a new life begins with a full burst.
+    pace: Option<Pace>,
     pub down: bool,
+    /// Projects whose pause is known to be in force; `None` for everything.
+    pub paused: BTreeSet<Option<String>>,
+}
+
+/// So much time for each call, so many at once after a pause, and when the last one's time is over.
+#[derive(Clone, Copy)]
+struct Pace {
+    period: Duration,
+    burst: u32,
+    used_until: Instant,
+}
+
+impl Pace {
+    /// A call leaves; whether that is too soon.
+    fn call(&mut self, now: Instant) -> bool {
+        self.used_until = self.used_until.max(now) + self.period;
+        self.used_until > now + self.period * self.burst + Duration::from_millis(1)
+    }
 }
 
 #[derive(Clone)]
@@ -57,6 +86,8 @@ pub struct FakeApi {
     world: SimWorld,
     journal: Probe,
     max_emails: usize,
+    /// Which of several workers calls.
+    worker: Option<u64>,
 }
 
 /// How one call goes wrong.
@@ -76,7 +107,27 @@ enum Trouble {
 
 impl FakeApi {
     pub fn new(faults: Arc<Faults>, world: SimWorld, journal: Probe, max_emails: usize) -> Self {
-        Self { store: Arc::default(), faults, world, journal, max_emails }
+        Self { store: Arc::default(), faults, world, journal, max_emails, worker: None }
+    }
+
+    /// The same API for one of several workers, that has faults of its own.
+    pub fn beside(&self, faults: Arc<Faults>, worker: u64) -> Self {
+        Self { faults, worker: Some(worker), ..self.clone() }
+    }
+
+    /// What `rate_limit` has: no call may leave sooner.
+    pub fn go_by(&self, per_minute: NonZeroU32, burst: NonZeroU32) {
+        let period = Duration::from_mins(1) / per_minute.get();
+        self.store.lock().unwrap().pace = Some(Pace { period, burst: burst.get(), used_until: Instant::now() });
+    }
+
+    /// A new life begins, which knows of no call before it.
+    pub fn forgotten(&self) {
+        let mut store = self.store.lock().unwrap();
+        store.quiet_until = None;
+        if let Some(pace) = &mut store.pace {
+            pace.used_until = Instant::now();
+        }
     }
 
     fn trouble(&self) -> Trouble {
@@ -120,6 +171,9 @@ impl FakeApi {
         if emails.is_empty() || emails.len() > self.max_emails || folded.len() != emails.len() {
             store.violations.push(format!("a body of {} emails, {} distinct", emails.len(), folded.len()));
         }
+        if folded.iter().any(|e| store.broken.contains(e)) {
+            return (Verdict::Unknown(Doubt::Server), 500, false);
+        }
         let (answer, status) = if store.forbidden.contains(project) {
             (Verdict::Refused(Refusal::Forbidden), 403)
         } else if !store.contacts.contains_key(project) {
@@ -153,7 +207,7 @@ fn reply(verdict: Verdict, status: Option<u16>, replayed: bool) -> Reply {
 
 #[async_trait]
 impl Api for FakeApi {
-    async fn delete(&self, manifest: &Journaled<Manifest>, key: &ApiKey) -> Reply {
+    async fn delete(&self, manifest: &Journaled<Manifest>, key: &ApiKey, _: Option<TraceParent>) -> Reply {
         let state =
             match (manifest.root == manifest.id, manifest.fate.generation, manifest.fate.may_have_taken_effect()) {
                 (false, ..) => "child",
@@ -161,11 +215,29 @@ impl Api for FakeApi {
                 (true, 0, true) => "recovered",
                 (true, ..) => "next key",
             };
+        let start = Instant::now();
         self.faults.crash("call", "before", state).await;
-        if let Err(violation) = self.journal.allows(manifest, key.fingerprint()) {
+        // What was about to leave when the worker's process stopped leaves late: the same body under the same key.
+        if self.worker.is_some() && start < Instant::now() {
+            coverage::hit("call", "late", "-");
+        } else if let Err(violation) = self.journal.allows(manifest, key.fingerprint(), self.worker) {
             self.store.lock().unwrap().violations.push(violation);
         }
-        self.store.lock().unwrap().calls += 1;
+        {
+            let mut store = self.store.lock().unwrap();
+            store.calls += 1;
+            // Several workers hear of it one after the other.
+            if self.worker.is_none() && store.quiet_until.is_some_and(|until| Instant::now() < until) {
+                store.violations.push("a call leaves before the time that the API asked for".to_owned());
+            }
+            if store.pace.as_mut().is_some_and(|pace| pace.call(Instant::now())) {
+                store.violations.push("a call leaves before the rate allows".to_owned());
+            }
+            let project = manifest.project.as_str().to_owned();
+            if store.paused.contains(&None) || store.paused.contains(&Some(project)) {
+                store.violations.push(format!("manifest {:?} was sent while it was paused", manifest.id));
+            }
+        }
         let trouble = self.trouble();
         if trouble != Trouble::None {
             coverage::hit("call", &format!("{trouble:?}"), state);
@@ -174,10 +246,8 @@ impl Api for FakeApi {
         match trouble {
             Trouble::Unsent => return reply(Verdict::Unsent, None, false),
             Trouble::Throttled => {
-                return Reply {
-                    retry_after: Some(Duration::from_secs(2)),
-                    ..reply(Verdict::Throttled, Some(429), false)
-                };
+                self.store.lock().unwrap().quiet_until = Some(Instant::now() + ASKED);
+                return Reply { retry_after: Some(ASKED), ..reply(Verdict::Throttled, Some(429), false) };
             }
             Trouble::DropBefore => return reply(Verdict::Unknown(Doubt::Reset), None, false),
             Trouble::ServerBefore => return reply(Verdict::Unknown(Doubt::Server), Some(503), false),
@@ -212,7 +282,15 @@ impl Api for FakeApi {
             Trouble::DropAfter => reply(Verdict::Unknown(Doubt::Reset), None, false),
             Trouble::ServerAfter => reply(Verdict::Unknown(Doubt::Server), Some(502), false),
             Trouble::GarbageAfter => reply(Verdict::Unknown(Doubt::Garbage), Some(200), false),
-            _ => reply(verdict, Some(status), replayed),
+            _ => {
+                let asks = !matches!(verdict, Verdict::Deleted(_)) && self.faults.dice.chance(0.1);
+                let retry_after = asks.then_some(ASKED);
+                if asks {
+                    coverage::hit("call", &format!("{status} with Retry-After"), "-");
+                    self.store.lock().unwrap().quiet_until = Some(Instant::now() + ASKED);
+                }
+                Reply { retry_after, took: start.elapsed(), ..reply(verdict, Some(status), replayed) }
+            }
         }
     }
 }

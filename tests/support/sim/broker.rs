@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +27,12 @@ fn properties(envelope: &Envelope) -> lapin::BasicProperties {
     }
 }
 
+/// As in the worker's settings.
+const CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
+
+/// How often the returned queue delivers one message, less those deliveries that the worker died of.
+const RETURNED_LIMIT: u32 = 5;
+
 /// A message in the request queue.
 #[derive(Clone)]
 pub struct Message {
@@ -33,6 +40,18 @@ pub struct Message {
     pub envelope: Envelope,
     pub redelivered: bool,
     pub source: Source,
+    /// How often its channel ended without the worker's death.
+    cuts: u32,
+    /// When it was delivered last.
+    delivered: Option<Instant>,
+}
+
+impl Message {
+    /// What is wrong where it was held for longer than the broker waits.
+    fn overdue(&self) -> Option<String> {
+        let held = self.delivered.is_some_and(|at| at.elapsed() > CONSUMER_TIMEOUT);
+        held.then(|| "a delivery was held past the consumer timeout".to_owned())
+    }
 }
 
 /// An outcome as the broker confirmed it.
@@ -66,6 +85,11 @@ impl Store {
         self.queue.is_empty() && self.returned.is_empty() && self.parked.is_empty() && self.unsettled.is_empty()
     }
 
+    /// Whether everything that came has been taken, though perhaps not settled.
+    pub fn is_taken(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// What is where, for a world that does not come to rest.
     pub fn describe(&self) -> String {
         format!(
@@ -79,10 +103,17 @@ impl Store {
         )
     }
 
-    /// Everything unsettled goes back to the front, in its order.
-    fn requeue(&mut self) {
-        for (_, mut message) in std::mem::take(&mut self.unsettled).into_iter().rev() {
+    /// Everything unsettled on this channel goes back to the front, in its order, each with so many cuts more.
+    fn requeue(&mut self, epoch: u64, cuts: u32) {
+        let mut unsettled = self.unsettled.split_off(&(epoch, 0));
+        self.unsettled.extend(unsettled.split_off(&(epoch + 1, 0)));
+        for (_, mut message) in unsettled.into_iter().rev() {
+            self.violations.extend(message.overdue());
             message.redelivered = true;
+            message.cuts += cuts;
+            if message.source == Source::Returned && message.cuts >= RETURNED_LIMIT {
+                self.violations.push("a returned request is counted out, though nothing died of it".to_owned());
+            }
             match message.source {
                 Source::Requests => self.queue.push_front(message),
                 Source::Returned => self.returned.push_front(message),
@@ -90,9 +121,14 @@ impl Store {
         }
     }
 
+    /// What is unsettled on this channel.
+    fn held(&self, epoch: u64) -> impl Iterator<Item = &Message> {
+        self.unsettled.range((epoch, 0)..(epoch + 1, 0)).map(|(_, message)| message)
+    }
+
     fn arrive(&mut self, envelope: Envelope, source: Source) -> Message {
         self.next_number += 1;
-        Message { number: self.next_number, envelope, redelivered: false, source }
+        Message { number: self.next_number, envelope, redelivered: false, source, cuts: 0, delivered: None }
     }
 
     /// What has been parked for long enough comes back.
@@ -123,8 +159,20 @@ struct Life {
 
 impl FakeBroker {
     pub fn new(faults: Arc<Faults>, prefetch: usize) -> Self {
-        let life = Life { consuming: false, epoch: 0, tag: 0, lost: None, limit: usize::MAX };
-        Self { store: Arc::default(), faults, bell: Arc::default(), life: Arc::new(Mutex::new(life)), prefetch }
+        let life = Life { consuming: false, epoch: 1, tag: 0, lost: None, limit: usize::MAX };
+        let store = Arc::new(Mutex::new(Store { epoch: life.epoch, ..Store::default() }));
+        Self { store, faults, bell: Arc::default(), life: Arc::new(Mutex::new(life)), prefetch }
+    }
+
+    /// The same broker for another worker, that has faults of its own.
+    pub fn beside(&self, faults: Arc<Faults>) -> Self {
+        let mut beside = Self {
+            faults,
+            life: Arc::new(Mutex::new(Life { epoch: 0, ..*self.life.lock().unwrap() })),
+            ..self.clone()
+        };
+        beside.reconnect();
+        beside
     }
 
     /// A message arrives.
@@ -134,6 +182,11 @@ impl FakeBroker {
         store.queue.push_back(message);
         drop(store);
         self.bell.notify_waiters();
+    }
+
+    /// Whether the worker takes messages.
+    pub fn consumes(&self) -> bool {
+        self.life.lock().unwrap().consuming
     }
 
     /// A message that the broker took off the request queue.
@@ -148,7 +201,7 @@ impl FakeBroker {
     /// The worker is gone; the next one connects.
     pub fn reconnect(&mut self) {
         let mut store = self.store.lock().unwrap();
-        store.requeue();
+        store.requeue(self.life.lock().unwrap().epoch, 0);
         store.epoch += 1;
         let life = Life { consuming: false, epoch: store.epoch, tag: 0, lost: None, limit: usize::MAX };
         // Whatever is left of the dead worker holds the old one.
@@ -183,10 +236,10 @@ impl FakeBroker {
     }
 
     /// The channel ends; a new one follows.
-    fn cut(&self) {
+    pub fn cut(&self) {
         let mut store = self.store.lock().unwrap();
         let mut life = self.life.lock().unwrap();
-        store.requeue();
+        store.requeue(life.epoch, 1);
         life.lost = Some(life.epoch);
         store.epoch += 1;
         life.epoch = store.epoch;
@@ -206,10 +259,10 @@ impl FakeBroker {
             return None;
         }
         store.unpark();
-        let room = self.prefetch.min(life.limit).saturating_sub(store.unsettled.len());
+        let room = self.prefetch.min(life.limit).saturating_sub(store.held(life.epoch).count());
         let burst = room.min(1 + self.faults.dice.below(8)).min(store.queue.len());
         let mut messages: Vec<Message> = store.queue.drain(..burst).collect();
-        if store.unsettled.values().all(|message| message.source == Source::Requests) {
+        if store.held(life.epoch).all(|message| message.source == Source::Requests) {
             messages.extend(store.returned.pop_front());
         }
         if messages.is_empty() {
@@ -219,7 +272,8 @@ impl FakeBroker {
             .into_iter()
             .map(|message| {
                 life.tag += 1;
-                store.unsettled.insert((life.epoch, life.tag), message.clone());
+                let taken = Message { delivered: Some(Instant::now()), ..message.clone() };
+                store.unsettled.insert((life.epoch, life.tag), taken);
                 Delivery {
                     epoch: Epoch(life.epoch),
                     tag: life.tag,
@@ -239,6 +293,7 @@ impl FakeBroker {
 impl Broker for FakeBroker {
     async fn next(&self) -> Inbound {
         loop {
+            self.faults.goes_on().await;
             let bell = self.bell.notified();
             tokio::pin!(bell);
             bell.as_mut().enable();
@@ -260,14 +315,15 @@ impl Broker for FakeBroker {
             let mut life = self.life.lock().unwrap();
             (std::mem::replace(&mut life.consuming, on), life.epoch)
         };
-        if on && !was && cancelled > 0 {
+        if on && !was && cancelled > 1 {
             self.give_back(Epoch(cancelled));
         }
         self.bell.notify_waiters();
     }
 
-    fn limit(&self, deliveries: u16) {
-        self.life.lock().unwrap().limit = deliveries.into();
+    fn looked(&self, at_most: Option<u16>) {
+        let Some(at_most) = at_most else { return };
+        self.life.lock().unwrap().limit = at_most.into();
         self.bell.notify_waiters();
     }
 
@@ -319,6 +375,7 @@ impl Broker for FakeBroker {
     fn reply(&self, _: String, _: Publication) {}
 
     async fn ack(&self, epoch: Epoch, acks: Vec<Ack>) {
+        self.faults.goes_on().await;
         for ack in acks {
             self.faults.crash("ack", "before", "-").await;
             if self.faults.strikes_within_bounds(0.01) {
@@ -339,6 +396,7 @@ impl Broker for FakeBroker {
                     store.unsettled.range((epoch.0, from)..=(epoch.0, ack.tag)).map(|(tag, _)| *tag).collect();
                 for tag in tags {
                     let message = store.unsettled.remove(&tag).unwrap();
+                    store.violations.extend(message.overdue());
                     let at = store.log.len();
                     store.acked.push((message, at));
                 }

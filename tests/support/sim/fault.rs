@@ -1,9 +1,11 @@
 //! Faults: a crash before or after an effect, and whether faults are on at all.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::coverage;
 use super::dice::Dice;
@@ -19,6 +21,10 @@ pub struct Faults {
     crashes_left: AtomicU64,
     /// Errors and cuts, all together: a world in which every so many messages one is doubled, for days, drowns in them.
     strikes_left: AtomicU64,
+    /// Until when the worker's process stands still.
+    stopped: Mutex<Option<Instant>>,
+    /// Whether its way to the journal is cut.
+    cut_off: AtomicBool,
     /// How often, per effect.
     pub crash_rate: f64,
     pub error_rate: f64,
@@ -33,6 +39,8 @@ impl Faults {
             bell: Notify::new(),
             crashes_left: AtomicU64::new(crashes),
             strikes_left: AtomicU64::new(STRIKES),
+            stopped: Mutex::default(),
+            cut_off: AtomicBool::new(false),
             crash_rate,
             error_rate,
         })
@@ -40,6 +48,36 @@ impl Faults {
 
     pub fn off(&self) {
         self.on.store(false, Ordering::SeqCst);
+    }
+
+    /// The worker's process stands still until then: nothing that it asks for is done sooner. Not again soon after: what
+    /// hardly ever goes on holds its deliveries for too long.
+    pub fn stop(&self, until: Instant) {
+        let mut stopped = self.stopped.lock().unwrap();
+        if stopped.is_none_or(|last| last + Duration::from_mins(10) < Instant::now()) {
+            *stopped = Some(until);
+        }
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.lock().unwrap().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Returns once it goes on.
+    pub async fn goes_on(&self) {
+        while self.is_stopped() {
+            let until = self.stopped.lock().unwrap().unwrap();
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    /// Cuts the way to the journal, or mends it.
+    pub fn cut_off(&self, cut: bool) {
+        self.cut_off.store(cut, Ordering::SeqCst);
+    }
+
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::SeqCst)
     }
 
     pub fn are_on(&self) -> bool {
@@ -58,7 +96,9 @@ impl Faults {
     }
 
     pub fn error(&self, effect: &str, when: &str, state: &str) -> bool {
-        let strikes = self.strikes_within_bounds(self.error_rate);
+        // What is rare gets its share.
+        let rate = if effect == "split" { self.error_rate * 10.0 } else { self.error_rate };
+        let strikes = self.strikes_within_bounds(rate);
         if strikes {
             coverage::hit(effect, &format!("error {when}"), state);
         }
@@ -67,6 +107,7 @@ impl Faults {
 
     /// The worker may die here: then this never returns, nor does anything else that it calls.
     pub async fn crash(&self, effect: &str, when: &str, state: &str) {
+        self.goes_on().await;
         if self.crashed.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }

@@ -46,7 +46,7 @@ pub async fn a_batch_comes_back_byte_for_byte_after_a_restart(stand: &mut dyn St
     };
     let fate = Fate { generation: u32::MAX, lost: true, troubled_since: Some(at(-7)), ..called(-5) };
     let journal = stand.open().await;
-    let recorded = journal.record(&draft, fate, at(1_795_435_200_123)).await.unwrap();
+    let recorded = journal.record(&draft, fate, at(1_795_435_200_123)).await.unwrap().manifest().unwrap();
     drop(journal);
 
     let journal = stand.open().await;
@@ -61,7 +61,7 @@ pub async fn a_batch_comes_back_byte_for_byte_after_a_restart(stand: &mut dyn St
 pub async fn what_is_recorded_is_told_at_once_as_it_was_recorded(stand: &mut dyn Stand) {
     let journal = stand.open().await;
     let draft = whole(&[("m1", 2), ("m2", 1)]);
-    let manifest = journal.record(&draft, called(900), at(1_000)).await.unwrap();
+    let manifest = journal.record(&draft, called(900), at(1_000)).await.unwrap().manifest().unwrap();
     assert_eq!((manifest.root, manifest.fate), (manifest.id, called(900)));
     assert_eq!((&manifest.project, &manifest.body, manifest.emails), (&draft.project, &draft.body, 3));
     assert_eq!((&manifest.members, manifest.key), (&draft.members, KeyBase::derive(&draft.members)));
@@ -77,7 +77,8 @@ pub async fn open_manifests_come_oldest_first(stand: &mut dyn Stand) {
     for name in ["m3", "m1", "m2", "m4"] {
         // Whatever the clock says.
         let now = at(if name == "m1" { 9_000 } else { 1_000 });
-        recorded.push(journal.record(&whole(&[(name, 1)]), called(1_000), now).await.unwrap());
+        let batch = journal.record(&whole(&[(name, 1)]), called(1_000), now).await.unwrap();
+        recorded.push(batch.manifest().unwrap());
     }
     journal.conclude(recorded.remove(1).id, &deleted(2_000)).await.unwrap();
     drop(journal);
@@ -114,13 +115,13 @@ pub async fn a_batch_recorded_again_is_there_once(stand: &mut dyn Stand) {
 
 pub async fn a_request_recorded_again_stays_as_it_was_first_recorded(stand: &mut dyn Stand) {
     let journal = stand.open().await;
-    let first = record(&journal, &draft(&[("m1", 4, 0..2), ("m2", 1, 0..1)])).await;
+    let first = record(&journal, &draft(&[("m1", 4, 0..2), ("m2", 2, 0..1)])).await;
     let mut again = draft(&[("m3", 1, 0..1), ("m1", 4, 2..4)]);
     again.requests[1].correlation_id = None;
     again.requests[1].metadata = Some("{}".into());
     let second = record(&journal, &again).await;
     // Nor need it be given again.
-    let mut third = draft(&[("m2", 1, 0..1)]);
+    let mut third = draft(&[("m2", 2, 1..2)]);
     third.requests.clear();
     let third = record(&journal, &third).await;
     now_and_later(stand, journal, async |journal| {

@@ -159,7 +159,7 @@ pub async fn splitting_twice_gives_the_same_children(stand: &mut dyn Stand) {
 
 pub async fn what_ended_otherwise_is_not_split(stand: &mut dyn Stand) {
     let journal = stand.open().await;
-    let parent = journal.record(&whole(&[("m1", 1), ("m2", 1)]), called(1), at(1)).await.unwrap();
+    let parent = journal.record(&whole(&[("m1", 1), ("m2", 1)]), called(1), at(1)).await.unwrap().manifest().unwrap();
     let drafts = split(&parent).unwrap();
     journal.conclude(parent.id, &deleted(2_000)).await.unwrap();
     assert!(journal.split(&parent, &ended(End::Split, 5_000), Fate::never_sent(), &drafts).await.is_err());

