@@ -87,7 +87,7 @@ fn message(dice: &Dice, number: usize) -> Envelope {
         0 => "{".to_owned(),
         _ => serde_json::json!({"projectId": project, "emails": emails, "metadata": {"n": number}}).to_string(),
     };
-    let message_id = (!dice.chance(0.02)).then(|| format!("m{number}"));
+    let message_id = (!dice.chance(0.05)).then(|| format!("m{number}"));
     Envelope { message_id, payload: payload.into(), ..Envelope::default() }
 }
 
@@ -234,7 +234,7 @@ async fn drive(
             _ => message(dice, number),
         };
         sent.push(envelope.clone());
-        if dice.chance(0.03) {
+        if dice.chance(0.06) {
             broker.send_returned(envelope);
         } else {
             broker.send(envelope);

@@ -76,8 +76,8 @@ pub fn violations(broker: &FakeBroker, api: &FakeApi, journal: &FakeJournal) -> 
         let is_aside = |published: &super::broker::Published| {
             published.aside && published.message_id == *id && published.payload == message.envelope.payload
         };
-        // What waits elsewhere is in the log too, once more, with its outcome.
-        if id.is_some() && broker.log[..*log_length].iter().any(is_aside) {
+        // What waits elsewhere is in the log too, once more, with its outcome; be it without an id.
+        if broker.log[..*log_length].iter().any(is_aside) {
             continue;
         }
         check_message(message, *log_length, &outcomes, &first_seen, &deleted_by, &journal, &mut wrong);
