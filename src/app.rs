@@ -227,7 +227,7 @@ pub fn api_settings(config: &Config) -> ApiSettings {
 pub fn amqp_settings(config: &Config) -> AmqpSettings {
     let names = config.amqp.names();
     AmqpSettings {
-        url: config.amqp.url.expose().to_owned(),
+        urls: config.amqp.url.expose().map(str::to_owned).collect(),
         ca_file: config.amqp.ca_file.clone(),
         names: Names {
             request_exchange: names.request_exchange,

@@ -7,9 +7,13 @@
 #   kill      ends it with SIGKILL and starts it again
 #   alarm     raises the memory alarm: publishers are blocked
 #   calm      clears it
+#   cut       parts it from the other nodes of its cluster, but not from its clients
+#   heal      ends that
 # NODE_CONSUMER_TIMEOUT_MS=5000 sets its consumer timeout, looked after every second.
 # NODE_PROMETHEUS=1 turns its prometheus plugin on, and prints TEST_PROMETHEUS_URL.
 # NODE_PLUGINS=rabbitmq_shovel switches on more plugins than the management.
+# NODE_JOIN=name makes it join the cluster of the node of that name, where NODE_COOKIE has the same secret for all of them; a
+# node that has one prints TEST_NODE_NAME, and pauses while it sees the lesser part of the cluster.
 # NODE_TLS_DIR=... with ca.pem, cert.pem and key.pem makes it listen for TLS too, and print TEST_AMQPS_URL.
 set -euo pipefail
 
@@ -53,6 +57,11 @@ ssl_options.keyfile = $NODE_TLS_DIR/key.pem
 ssl_options.verify = verify_none
 CONF
 fi
+if [ -n "${NODE_COOKIE:-}" ]; then
+    (umask 277 && printf '%s' "$NODE_COOKIE" > "$dir/.erlang.cookie")
+    # A node that is lost is missed after some seconds, not after a minute.
+    printf 'cluster_partition_handling = pause_minority\nnet_ticktime = 8\n' >> "$dir/rabbitmq.conf"
+fi
 plugins="rabbitmq_management${NODE_PLUGINS:+,$NODE_PLUGINS}" prometheus=""
 if [ -n "${NODE_PROMETHEUS:-}" ]; then
     prometheus=$(free_port)
@@ -84,21 +93,33 @@ finish() {
 # Debian's wrapper would become another user, who has another cookie.
 control=/usr/lib/rabbitmq/bin/rabbitmqctl
 [ -x "$control" ] || control=rabbitmqctl
-watermark() { "$control" -q -n "$RABBITMQ_NODENAME" set_vm_memory_high_watermark "$@" > /dev/null; }
+# It must not take the orders that come meanwhile for its own input.
+control() { "$control" -q -n "$RABBITMQ_NODENAME" "$@" > /dev/null < /dev/null; }
+# Nodes with another secret for each other refuse each other; the one for the rest, and for this script, stays.
+others() {
+    control eval "[begin erlang:set_cookie(Node, '$1'), erlang:disconnect_node(Node) end || Node <- rabbit_nodes:all(), Node =/= node()]."
+}
+watermark() { control set_vm_memory_high_watermark "$@"; }
 trap 'finish -TERM; rm -rf "$dir"' EXIT
 trap 'exit 0' TERM INT
 
 start
+if [ -n "${NODE_JOIN:-}" ]; then
+    control stop_app && control join_cluster "$NODE_JOIN" && control start_app
+fi
 echo "TEST_AMQP_URL=amqp://guest:guest@127.0.0.1:$amqp"
 echo "TEST_MANAGEMENT_URL=http://127.0.0.1:$http"
 [ -z "$prometheus" ] || echo "TEST_PROMETHEUS_URL=http://127.0.0.1:$prometheus"
 [ -z "$amqps" ] || echo "TEST_AMQPS_URL=amqps://guest:guest@localhost:$amqps"
+[ -z "${NODE_COOKIE:-}" ] || echo "TEST_NODE_NAME=$RABBITMQ_NODENAME"
 while read -r order; do
     case "$order" in
         restart) finish -TERM; start ;;
         kill) finish -KILL; start ;;
         alarm) watermark absolute 1MB ;;
         calm) watermark 0.4 ;;
+        cut) others parted ;;
+        heal) others "$NODE_COOKIE" ;;
         *) echo "what is '$order'?" >&2; exit 2 ;;
     esac
     echo done

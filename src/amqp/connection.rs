@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -20,63 +21,100 @@ use super::{AmqpError, AmqpSettings};
 /// The longest that the broker may take over one command.
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Makes connections to one broker.
+/// Makes connections to one broker, by any of its nodes.
 pub struct Connector {
-    uri: AMQPUri,
+    nodes: Vec<AMQPUri>,
+    /// Which node is tried first the next time.
+    next: AtomicUsize,
     ca: Option<String>,
     pub(super) settings: Arc<AmqpSettings>,
 }
 
 impl Connector {
-    /// Reads the URL and the CA file.
+    /// Reads the URLs and the CA file.
     ///
     /// # Errors
     /// Where one of them cannot be read.
     pub fn new(settings: Arc<AmqpSettings>) -> Result<Self, AmqpError> {
-        let mut uri = AMQPUri::from_str(&settings.url).map_err(|_| AmqpError::Url)?;
-        // lapin's own reading takes an IPv6 address for no host at all, and goes to localhost.
-        let host = url::Url::parse(&settings.url).ok().and_then(|url| url.host_str().map(str::to_owned));
-        host.ok_or(AmqpError::Url)?.trim_matches(['[', ']']).clone_into(&mut uri.authority.host);
-        uri.query.heartbeat = Some(u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX));
+        let nodes = settings.urls.iter().map(|url| node(url, settings.heartbeat)).collect::<Result<Vec<_>, _>>()?;
+        if nodes.is_empty() {
+            return Err(AmqpError::Url);
+        }
+        // Several workers do not all crowd upon the first.
+        let next = AtomicUsize::new(rand::random_range(0..nodes.len()));
         let ca = match &settings.ca_file {
             None => None,
             Some(path) => Some(authority(path)?),
         };
-        Ok(Self { uri, ca, settings })
+        Ok(Self { nodes, next, ca, settings })
     }
 
-    /// Opens a connection for this purpose, which the broker shows in its name.
+    /// Opens a connection for this purpose, which the broker shows in its name: by the node after the one that was last
+    /// connected to, or whichever comes next and answers. One that lets us in may still be of no use, such as a node that
+    /// has lost sight of the others, so that no connection begins where the last one began.
     ///
     /// # Errors
-    /// Where the broker cannot be reached in time.
+    /// What the last of them said, where none can be reached in time.
     pub async fn connect(&self, purpose: &str) -> Result<Connection, AmqpError> {
+        self.by_any_node(|uri| self.connect_to(uri, purpose)).await
+    }
+
+    async fn connect_to(&self, uri: &AMQPUri, purpose: &str) -> Result<Connection, AmqpError> {
         let properties = ConnectionProperties::default().with_connection_name(format!("migma-eraser {purpose}").into());
         let tls = self.tls();
         let runtime = lapin::runtime::default_runtime()
             .map_err(|source| AmqpError::Broker { action: "looking for the runtime", source })?;
-        let connecting = Connection::connect_uri_with_config(self.uri.clone(), properties, tls, runtime);
+        let connecting = Connection::connect_uri_with_config(uri.clone(), properties, tls, runtime);
         within(self.settings.connect_timeout, "connecting", connecting).await.map_err(|error| match error {
             AmqpError::Broker { source, .. } if is_about_certificate(&source) => AmqpError::Certificate { source },
             other => other,
         })
     }
+
+    /// Tries each node once, in turn, until one serves.
+    async fn by_any_node<'a, T, E, F>(&'a self, mut serve: impl FnMut(&'a AMQPUri) -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut tried = 1;
+        loop {
+            let at = self.next.fetch_add(1, Ordering::Relaxed) % self.nodes.len();
+            match serve(&self.nodes[at]).await {
+                Err(_) if tried < self.nodes.len() => tried += 1,
+                served => return served,
+            }
+        }
+    }
 }
 
 /// What is needed to speak with the broker without lapin.
 impl Connector {
-    pub(super) const fn uri(&self) -> &AMQPUri {
-        &self.uri
+    /// A stream to the broker, by TLS where the URL says so; with what is to be said there.
+    pub(super) async fn stream(&self) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + use<>, &AMQPUri)> {
+        self.by_any_node(|uri| self.stream_to(uri)).await
     }
 
-    /// A stream to the broker, by TLS where the URL says so.
-    pub(super) async fn stream(&self) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    async fn stream_to<'a>(
+        &self,
+        uri: &'a AMQPUri,
+    ) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + use<>, &'a AMQPUri)> {
         let runtime = lapin::runtime::default_runtime().map_err(io::Error::other)?;
-        self.uri.connect_with_config_async(self.tls().as_ref(), &runtime).await
+        let stream = uri.connect_with_config_async(self.tls().as_ref(), &runtime).await?;
+        Ok((stream, uri))
     }
 
     fn tls(&self) -> OwnedTLSConfig {
         OwnedTLSConfig { identity: None, cert_chain: self.ca.clone() }
     }
+}
+
+fn node(url: &str, heartbeat: Duration) -> Result<AMQPUri, AmqpError> {
+    let mut uri = AMQPUri::from_str(url).map_err(|_| AmqpError::Url)?;
+    // lapin's own reading takes an IPv6 address for no host at all, and goes to localhost.
+    let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    host.ok_or(AmqpError::Url)?.trim_matches(['[', ']']).clone_into(&mut uri.authority.host);
+    uri.query.heartbeat = Some(u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX));
+    Ok(uri)
 }
 
 fn is_about_certificate(error: &lapin::Error) -> bool {
@@ -143,9 +181,9 @@ mod tests {
     use super::super::Names;
     use super::*;
 
-    fn connector(url: &str, ca_file: Option<&Path>) -> Result<Connector, AmqpError> {
+    fn connector(urls: &str, ca_file: Option<&Path>) -> Result<Connector, AmqpError> {
         Connector::new(Arc::new(AmqpSettings {
-            url: url.to_owned(),
+            urls: urls.split(',').map(str::to_owned).collect(),
             ca_file: ca_file.map(Path::to_owned),
             names: Names::with_prefix("x"),
             declare_topology: true,
@@ -164,8 +202,29 @@ mod tests {
             ("amqps://u:p@broker.example:5671/%2f", "broker.example"),
             ("amqp://127.0.0.1", "127.0.0.1"),
         ] {
-            assert_eq!(connector(url, None).unwrap().uri.authority.host, host);
+            assert_eq!(connector(url, None).unwrap().nodes[0].authority.host, host);
         }
+    }
+
+    #[tokio::test]
+    async fn each_node_is_tried_once_and_the_next_connection_begins_at_the_next_node() {
+        let connector = connector("amqp://a/v,amqp://b/v,amqp://c/v", None).unwrap();
+        connector.next.store(0, Ordering::Relaxed);
+        let ask = async |dead: &[&str]| {
+            let mut tried = String::new();
+            let served = connector
+                .by_any_node(|uri| {
+                    tried.push_str(&uri.authority.host);
+                    let is_dead = dead.contains(&uri.authority.host.as_str());
+                    std::future::ready(if is_dead { Err(()) } else { Ok(()) })
+                })
+                .await;
+            (tried, served)
+        };
+        assert_eq!(ask(&[]).await, ("a".into(), Ok(())));
+        assert_eq!(ask(&["b", "c"]).await, ("bca".into(), Ok(())));
+        assert_eq!(ask(&["a", "b", "c"]).await, ("bca".into(), Err(())));
+        assert_eq!(ask(&["c"]).await, ("b".into(), Ok(())));
     }
 
     #[test]

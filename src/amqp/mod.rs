@@ -44,8 +44,8 @@ const BURST: usize = 1000;
 /// What the adapter goes by; checked by `config`.
 #[derive(Clone)]
 pub struct AmqpSettings {
-    /// `amqp.url`; holds a password, so it is never printed.
-    pub url: String,
+    /// `amqp.url`, one for each node; they hold passwords, so they are never printed.
+    pub urls: Vec<String>,
     /// `amqp.ca_file`.
     pub ca_file: Option<PathBuf>,
     /// The names of exchanges and queues.

@@ -64,8 +64,8 @@ pub(super) async fn put_aside(connector: &Connector, error: &AmqpError, reach: u
     for (pause, queue, reach) in looks.chain([(Duration::ZERO, returned_queue, 1)]) {
         tokio::time::sleep(pause).await;
         let looking = async {
-            let stream = connector.stream().await?;
-            Ok(look(stream, connector.uri(), queue, reach).await?)
+            let (stream, uri) = connector.stream().await?;
+            Ok(look(stream, uri, queue, reach).await?)
         };
         match within(patience(reach), "looking for a message that cannot be read", looking).await {
             Ok(0) => {}
@@ -92,8 +92,8 @@ fn patience(reach: usize) -> Duration {
 /// those were.
 pub(super) async fn take_away(connector: &Connector, queue: &str) -> Result<usize, AmqpError> {
     let looking = async {
-        let stream = connector.stream().await?;
-        Ok(look(stream, connector.uri(), queue, REACH).await?)
+        let (stream, uri) = connector.stream().await?;
+        Ok(look(stream, uri, queue, REACH).await?)
     };
     within(patience(REACH), "looking for a message that cannot be read", looking).await
 }
@@ -110,8 +110,9 @@ pub struct Held {
 /// Holds what cannot be read among the first [`REACH`] of this queue, and gives the others back, in order.
 pub(super) async fn hold(connector: &Connector, queue: &str) -> Result<Held, AmqpError> {
     let holding = async {
-        let mut line = Line(connector.stream().await?);
-        line.open(connector.uri()).await?;
+        let (stream, uri) = connector.stream().await?;
+        let mut line = Line(stream);
+        line.open(uri).await?;
         let (mut others, mut messages) = (Vec::new(), 0);
         while others.len() + messages < REACH {
             match line.get(queue).await? {

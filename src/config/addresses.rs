@@ -12,45 +12,52 @@ use super::given::{Given, Wrong};
 use super::kinds::Kind;
 use super::secret::Secret;
 
-/// The broker's URL, which holds a password; printed with `***` in its place.
+/// The URLs of the broker's nodes, which hold passwords; printed with `***` in their place.
 #[derive(Clone)]
-pub struct BrokerUrl {
+pub struct BrokerUrl(Vec<NodeUrl>);
+
+/// Where one node is, and who we are there.
+#[derive(Clone)]
+struct NodeUrl {
     url: Secret,
-    masked: String,
+    masked: Url,
     tls: bool,
     loopback: bool,
 }
 
 impl BrokerUrl {
-    /// The URL with its password, for the connection alone.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        self.url.expose()
+    /// Each node's URL with its password, for the connection alone; at least one.
+    pub fn expose(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|node| node.url.expose())
     }
 
-    /// Whether it is `amqps`.
+    /// Whether all are `amqps`.
     #[must_use]
-    pub const fn is_tls(&self) -> bool {
-        self.tls
+    pub fn is_tls(&self) -> bool {
+        self.0.iter().all(|node| node.tls)
     }
 
-    /// Whether the broker is on this machine.
+    /// Whether nothing crosses a network in the clear: each is `amqps`, or on this machine.
     #[must_use]
-    pub const fn is_loopback(&self) -> bool {
-        self.loopback
+    pub fn is_private(&self) -> bool {
+        self.0.iter().all(|node| node.tls || node.loopback)
     }
 }
 
-/// As `amqp://user:***@host/vhost`.
+/// As `amqp://user:***@host/vhost`, with commas between.
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.masked)
+        for (at, node) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma}{}", node.masked)?;
+        }
+        Ok(())
     }
 }
 
 impl fmt::Debug for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.masked)
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -61,44 +68,64 @@ impl Kind for BrokerUrls {
     type Value = BrokerUrl;
 
     fn wants(&self) -> String {
-        "a URL such as amqps://user:password@host:5671/vhost (% and / and @ in its parts are written %25, %2f, %40)"
+        "a URL such as amqps://user:password@host:5671/vhost (% and / and @ and , in its parts are written %25, %2f, %40, \
+         %2c), or one for each node of a cluster with commas between"
             .to_owned()
     }
 
     fn read(&self, given: &Given) -> Result<BrokerUrl, Wrong> {
-        let text = given.text()?;
-        let mut url = Url::parse(text).map_err(|fault| Wrong::new(format!("is not a URL ({fault})")))?;
-        let tls = match url.scheme() {
-            "amqp" => false,
-            "amqps" => true,
-            _ => return Err(Wrong::new("has a scheme other than amqp or amqps")),
-        };
-        let loopback = match url.host_str() {
-            None | Some("") => return Err(Wrong::new("names no host")),
-            Some("localhost") => true,
-            // For a scheme that it does not know, `url` takes every host but an IPv6 address for a name.
-            Some(host) => host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
-        };
-        if url.query().is_some() || url.fragment().is_some() {
+        let nodes = given.text()?.split(',').map(|url| node(url.trim())).collect::<Result<Vec<_>, _>>()?;
+        // One node's queues are not those of the other's then: half of the requests would wait for ever.
+        if nodes.iter().any(|node| vhost(&node.masked) != vhost(&nodes[0].masked)) {
             return Err(Wrong::with_cure(
-                "holds a ? or a #",
-                "write them %3f and %23 in a password; options such as the heartbeat are settings of their own",
+                "names different vhosts",
+                "name the nodes of one cluster, each with the same vhost",
             ));
         }
-        // With a bare slash in the password, the rest of it looks like a vhost.
-        if url.path().contains('@') {
-            return Err(Wrong::new("holds an @ after the host"));
-        }
-        let secret = Secret::new(text);
-        if url.password().is_some() && url.set_password(Some("***")).is_err() {
-            return Err(Wrong::new("holds a password where none can be"));
-        }
-        Ok(BrokerUrl { url: secret, masked: url.into(), tls, loopback })
+        Ok(BrokerUrl(nodes))
     }
 
     fn show(&self, value: &BrokerUrl) -> Value {
-        value.masked.as_str().into()
+        value.to_string().into()
     }
+}
+
+/// A path of nothing, or of a slash alone, is the vhost `/`.
+fn vhost(url: &Url) -> String {
+    match url.path() {
+        "" | "/" => "/%2f".to_owned(),
+        path => path.replace("%2F", "%2f"),
+    }
+}
+
+fn node(text: &str) -> Result<NodeUrl, Wrong> {
+    let mut url = Url::parse(text).map_err(|fault| Wrong::new(format!("is not a URL ({fault})")))?;
+    let tls = match url.scheme() {
+        "amqp" => false,
+        "amqps" => true,
+        _ => return Err(Wrong::new("has a scheme other than amqp or amqps")),
+    };
+    let loopback = match url.host_str() {
+        None | Some("") => return Err(Wrong::new("names no host")),
+        Some("localhost") => true,
+        // For a scheme that it does not know, `url` takes every host but an IPv6 address for a name.
+        Some(host) => host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
+    };
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(Wrong::with_cure(
+            "holds a ? or a #",
+            "write them %3f and %23 in a password; options such as the heartbeat are settings of their own",
+        ));
+    }
+    // With a bare slash in the password, the rest of it looks like a vhost.
+    if url.path().contains('@') {
+        return Err(Wrong::new("holds an @ after the host"));
+    }
+    let secret = Secret::new(text);
+    if url.password().is_some() && url.set_password(Some("***")).is_err() {
+        return Err(Wrong::new("holds a password where none can be"));
+    }
+    Ok(NodeUrl { url: secret, masked: url, tls, loopback })
 }
 
 /// The kind of `migma.base_url`.

@@ -31,7 +31,7 @@ fn tells(faults: &[String], parts: &[&str]) {
 #[test]
 fn the_defaults_are_sound_and_are_those_of_the_contract() {
     let config = from_env(&[]).unwrap();
-    assert_eq!(config.amqp.url.expose(), "amqp://guest:guest@127.0.0.1:5672/%2f");
+    assert!(config.amqp.url.expose().eq(["amqp://guest:guest@127.0.0.1:5672/%2f"]));
     assert_eq!((config.amqp.buffer_bytes, config.amqp.max_message_bytes), (64 << 20, 12 << 20));
     assert_eq!(config.amqp.consumer_timeout, Duration::from_mins(30));
     assert!(config.amqp.declare_topology && !config.outcome.reply_to);
@@ -240,7 +240,28 @@ fn a_broker_url_is_masked_wherever_it_is_shown() {
     assert_eq!(config.amqp.url.to_string(), "amqps://u:***@h:5671/v");
     assert_eq!(config.settings()[0].value, "amqps://u:***@h:5671/v");
     assert!(!format!("{config:?}").contains("hunt"));
-    assert_eq!(config.amqp.url.expose(), "amqps://u:hunt%40er@h:5671/v");
+    assert!(config.amqp.url.expose().eq(["amqps://u:hunt%40er@h:5671/v"]));
+}
+
+#[test]
+fn the_nodes_of_a_cluster_are_named_with_commas_between() {
+    let text = "[amqp]\nurl = 'amqps://u:hunter2@a/v, amqps://u:hunter2@b:5673/v,amqp://127.0.0.1/v'";
+    let config = Config::from_toml("t.toml", text).unwrap();
+    let urls: Vec<_> = config.amqp.url.expose().collect();
+    assert_eq!(urls, ["amqps://u:hunter2@a/v", "amqps://u:hunter2@b:5673/v", "amqp://127.0.0.1/v"]);
+    assert_eq!(config.amqp.url.to_string(), "amqps://u:***@a/v,amqps://u:***@b:5673/v,amqp://127.0.0.1/v");
+    assert!(config.amqp.url.is_private() && !config.amqp.url.is_tls());
+    for (nodes, private) in [("amqp://::1,amqps://h", true), ("amqp://localhost,amqp://h", false)] {
+        let nodes = nodes.replace("::1", "[::1]");
+        let config = Config::from_toml("t.toml", &format!("[amqp]\nurl = '{nodes}'")).unwrap();
+        assert_eq!(config.amqp.url.is_private(), private, "{nodes}");
+    }
+}
+
+#[test]
+fn nodes_with_different_vhosts_are_no_cluster() {
+    tells(&faults("[amqp]\nurl = 'amqp://a/v,amqp://b/w'"), &["amqp.url (t.toml): names different vhosts"]);
+    assert!(faults("[amqp]\nurl = 'amqp://a,amqp://b/,amqp://c/%2f,amqp://d/%2F'").is_empty());
 }
 
 #[test]
@@ -255,6 +276,9 @@ fn a_wrong_broker_url_is_told_without_it() {
         "amqp://u:1/hunter2@h",
         "amqp://u:1?hunter2@h",
         "amqp:hunter2",
+        "amqp://u:1,hunter2@h",
+        "amqp://u:hunter2@h,",
+        "amqp://h/hunter2,amqp://h/x",
     ] {
         let told = faults(&format!("[amqp]\nurl = '{url}'"));
         tells(&told, &["amqp.url (t.toml): "]);

@@ -13,6 +13,7 @@
 )]
 
 mod broker_faults;
+mod cluster;
 mod conformance_journal;
 mod dead;
 mod deploy_asyncapi;

@@ -49,7 +49,7 @@ fn ones(count: usize) -> Vec<Request> {
 
 /// Waits until each request has an outcome. Some have several: a worker that ends between outcome and ack leaves the same
 /// to be told again.
-async fn all_answered(outcomes: &mut Collector, requests: &[Request]) {
+pub(crate) async fn all_answered(outcomes: &mut Collector, requests: &[Request]) {
     let all: BTreeSet<&str> = requests.iter().map(|request| request.id.as_str()).collect();
     let mut answered = BTreeSet::new();
     let mut looked_at = 0;

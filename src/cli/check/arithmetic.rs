@@ -123,7 +123,7 @@ fn shutdown(config: &Config) -> Verdict {
 
 fn transport(config: &Config) -> Verdict {
     let url = &config.amqp.url;
-    if !url.is_tls() && !url.is_loopback() {
+    if !url.is_private() {
         return Verdict::warn(
             "the broker's password and all addresses cross the network in the clear",
             "use amqps:// unless something else encrypts the way to the broker",

@@ -56,7 +56,7 @@ fn prints_itself(config: &Config, shown: &str) {
     same!(migma, batch, rate_limit, retry, journal, outcome, admin, telemetry, shutdown, log);
     assert_eq!(config.amqp.url.to_string(), again.amqp.url.to_string());
     assert_eq!(config.amqp.url.is_tls(), again.amqp.url.is_tls());
-    assert_eq!(config.amqp.url.is_loopback(), again.amqp.url.is_loopback());
+    assert_eq!(config.amqp.url.is_private(), again.amqp.url.is_private());
 
     // And what the contract says of it.
     let base = &config.migma.base_url;

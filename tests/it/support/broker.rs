@@ -23,6 +23,8 @@ pub struct Node {
     management: String,
     amqps: Option<String>,
     prometheus: Option<String>,
+    /// In a cluster.
+    name: Option<String>,
     process: Option<Mutex<Process>>,
 }
 
@@ -44,6 +46,7 @@ impl Node {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node.sh");
         let mut command = Command::new(script);
         let speaks_tls = environment.iter().any(|(name, _)| name == "NODE_TLS_DIR");
+        let is_in_a_cluster = environment.iter().any(|(name, _)| name == "NODE_COOKIE");
         let is_measured = environment.iter().any(|(name, _)| name == "NODE_PROMETHEUS");
         let command = command.envs(environment);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -59,13 +62,33 @@ impl Node {
         let (amqp, management) = (read("TEST_AMQP_URL"), read("TEST_MANAGEMENT_URL"));
         let prometheus = is_measured.then(|| read("TEST_PROMETHEUS_URL"));
         let amqps = speaks_tls.then(|| read("TEST_AMQPS_URL"));
+        let name = is_in_a_cluster.then(|| read("TEST_NODE_NAME"));
         Self {
             amqp,
             management,
             amqps,
             prometheus,
+            name,
             process: Some(Mutex::new(Process { _child: child, orders, answers })),
         }
+    }
+
+    /// Nodes of one cluster; all of them are up.
+    #[allow(dead_code, reason = "tests/container needs none")]
+    pub async fn cluster(size: usize) -> Vec<Arc<Self>> {
+        let cookie = format!("cookie{}", std::process::id());
+        let mut nodes = vec![Self::private(&[("NODE_COOKIE", &cookie)]).await];
+        while nodes.len() < size {
+            let first = nodes[0].name().to_owned();
+            nodes.push(Self::private(&[("NODE_COOKIE", &cookie), ("NODE_JOIN", &first)]).await);
+        }
+        nodes
+    }
+
+    /// What the other nodes of its cluster call it.
+    #[allow(dead_code, reason = "tests/container needs none")]
+    pub fn name(&self) -> &str {
+        self.name.as_ref().expect("a node of a cluster")
     }
 
     /// Orders something of a private node (see tests/node.sh), and waits until it is done.
@@ -110,7 +133,7 @@ fn node() -> Arc<Node> {
     static NODE: OnceLock<Arc<Node>> = OnceLock::new();
     Arc::clone(NODE.get_or_init(|| {
         if let (Ok(amqp), Ok(management)) = (std::env::var("TEST_AMQP_URL"), std::env::var("TEST_MANAGEMENT_URL")) {
-            return Arc::new(Node { amqp, management, amqps: None, prometheus: None, process: None });
+            return Arc::new(Node { amqp, management, amqps: None, prometheus: None, name: None, process: None });
         }
         Arc::new(Node::start(vec![]))
     }))
@@ -176,6 +199,19 @@ impl Vhost {
         node.manage(reqwest::Method::GET, &format!("definitions/{name}"), None).await
     }
 
+    /// What the broker calls it.
+    #[allow(dead_code, reason = "tests/container needs none")]
+    pub fn name(&self) -> &str {
+        &self.own.as_ref().unwrap().1
+    }
+
+    /// The same by way of another node of its cluster.
+    #[allow(dead_code, reason = "tests/container needs none")]
+    pub fn by_way_of(&self, node: &Node) -> Self {
+        let (_, name) = self.own.as_ref().unwrap();
+        Self::at(node.url_of("guest", "guest", name))
+    }
+
     /// The same by TLS, on a node that was given certificates.
     pub fn amqps_url(&self) -> String {
         let (node, name) = self.own.as_ref().unwrap();
@@ -189,7 +225,7 @@ impl Vhost {
     /// Declares what a worker would, so that a test can publish before there is one.
     pub async fn declare(&self) {
         let settings = migma_eraser::amqp::AmqpSettings {
-            url: self.url.clone(),
+            urls: vec![self.url.clone()],
             ca_file: None,
             names: migma_eraser::amqp::Names::with_prefix("contacts.deletion"),
             declare_topology: true,
@@ -210,6 +246,22 @@ impl Vhost {
 
     /// The same by way of any exchange and key.
     pub async fn publish_to(&self, exchange: &str, routing_key: &str, requests: &[Request]) {
+        let taken = self.offer(exchange, routing_key, requests).await;
+        assert!(taken.iter().all(|taken| *taken), "the broker takes the request");
+    }
+
+    /// Publishes requests until the broker has all of them: it may refuse some while a node of its cluster is lost.
+    #[allow(dead_code, reason = "tests/container needs none")]
+    pub async fn publish_at_last(&self, requests: &[Request]) {
+        let mut left = requests.to_vec();
+        while !left.is_empty() {
+            let mut taken = self.offer("contacts.deletion", "request.gdpr", &left).await.into_iter();
+            left.retain(|_| taken.next() == Some(false));
+        }
+    }
+
+    /// Publishes each once; whether the broker took it.
+    async fn offer(&self, exchange: &str, routing_key: &str, requests: &[Request]) -> Vec<bool> {
         let connection = self.connect().await;
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
@@ -222,11 +274,13 @@ impl Vhost {
                 .unwrap();
             confirms.push(confirm);
         }
+        let mut taken = Vec::new();
         for confirm in confirms {
             let confirmed = confirm.await.unwrap();
-            assert!(confirmed.is_ack() && confirmed.take_message().is_none(), "the broker takes the request");
+            taken.push(confirmed.is_ack() && confirmed.take_message().is_none());
         }
         let _ = connection.close(200, "OK".into()).await;
+        taken
     }
 
     /// A queue of a test's own, bound to an exchange.
