@@ -18,7 +18,8 @@ esac
 command -v curl > /dev/null || tests/install.sh curl
 work=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-demo.XXXXXX")
 id="demo-$$-$RANDOM"
-vhost="" node_pid="" container="" management=""
+. tests/broker.sh
+vhost="" container="" management=""
 
 cleanup() {
     local code=$?
@@ -32,7 +33,7 @@ cleanup() {
         fi
     fi
     [ -z "$container" ] || docker rm -f "$container" > /dev/null 2>&1 || true
-    if [ -n "$node_pid" ]; then exec 9>&- || true; wait "$node_pid" 2>/dev/null || true; fi
+    stop_node
     [ $code -ne 0 ] || rm -rf "$work"
     exit $code
 }
@@ -41,19 +42,9 @@ trap 'exit 130' INT TERM
 
 listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# A node of our own ends when its standard input (descriptor 9) does.
 private_node() {
-    mkfifo "$work/node.in"
-    tests/node.sh < "$work/node.in" > "$work/node.out" &
-    node_pid=$!
-    exec 9> "$work/node.in"
-    for _ in $(seq 900); do
-        if grep -q MANAGEMENT "$work/node.out"; then break; fi
-        kill -0 "$node_pid" 2>/dev/null || { echo "the broker did not start" >&2; exit 1; }
-        sleep 0.2
-    done
-    amqp=$(sed -n 's/^TEST_AMQP_URL=//p' "$work/node.out")
-    management=$(sed -n 's/^TEST_MANAGEMENT_URL=//p' "$work/node.out")
+    start_node "$work"
+    amqp=$TEST_AMQP_URL management=$TEST_MANAGEMENT_URL
 }
 
 # A vhost of our own where we may make one; elsewhere names of our own.

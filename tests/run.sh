@@ -17,11 +17,11 @@ esac
 
 tests/install.sh curl gcc libc6-dev
 work=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-tests.XXXXXX")
-node=""
+. tests/broker.sh
 cleanup() {
     local code=$?
     trap - EXIT
-    if [ -n "$node" ]; then exec 9>&- || true; wait "$node" 2>/dev/null || true; fi
+    stop_node
     rm -rf "$work"
     exit $code
 }
@@ -33,18 +33,7 @@ cargo test --locked --no-run --quiet --all-targets
 
 if [ -z "${TEST_AMQP_URL:-}" ]; then
     tests/install.sh rabbitmq-server
-    mkfifo "$work/in"
-    tests/node.sh < "$work/in" > "$work/out" &
-    node=$!
-    exec 9> "$work/in"
-    for _ in $(seq 900); do
-        if grep -q MANAGEMENT "$work/out"; then break; fi
-        kill -0 "$node" 2>/dev/null || { echo "the broker did not start" >&2; exit 1; }
-        sleep 0.2
-    done
-    TEST_AMQP_URL=$(sed -n 's/^TEST_AMQP_URL=//p' "$work/out")
-    TEST_MANAGEMENT_URL=$(sed -n 's/^TEST_MANAGEMENT_URL=//p' "$work/out")
-    export TEST_AMQP_URL TEST_MANAGEMENT_URL
+    start_node "$work"
     echo "== a private broker for the tests"
 fi
 

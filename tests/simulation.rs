@@ -1,6 +1,6 @@
 //! The whole pipeline in a world in memory: thousands of seeds, each with a crash, an error or a lost answer at any
 //! effect, and every outcome held against the ledger. A failing seed is printed and replays: `SIM_SEED=17 cargo test
-//! --test simulation`. `SIM_SEEDS=10000` runs more.
+//! --test simulation`. `SIM_SEEDS=100000` runs more.
 
 #![allow(
     missing_docs,

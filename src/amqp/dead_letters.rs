@@ -2,7 +2,8 @@
 //!
 //! Letters are held while they are gone through, a portion on each channel, so that little of them is on its way here at a
 //! time. They return to where they stood when those channels close, one after the other, for a quorum queue puts what comes
-//! back in the order in which it comes; the topology sees to it that no number of returns drives one out. Never acked: a letter whose replay is not confirmed, or that nobody named.
+//! back in the order in which it comes. On RabbitMQ 4.x a policy must see to it that no number of returns drives one out
+//! (README). Never acked: a letter whose replay is not confirmed, or that nobody named.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

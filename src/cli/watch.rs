@@ -25,7 +25,7 @@ Examples:
   migma-eraser watch --status failed,rejected --project proj_8f2
       what goes wrong in one project
   migma-eraser watch --batches
-      the calls to the API as well
+      the ends of batches as well
   migma-eraser watch --json | jq -r 'select(.status == \"failed\") | .failed[].code'
       one JSON object a line, for scripts
   migma-eraser watch --count 1 --status succeeded && echo 'it works'
@@ -52,7 +52,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "ID")]
     project: Vec<String>,
 
-    /// Batch events as well: one for each call to the API.
+    /// Batch events as well: one for each batch that ended.
     #[arg(long)]
     batches: bool,
 

@@ -49,3 +49,19 @@ impl Planned {
         }
     }
 }
+
+/// The children of an earlier split, by number and key in their order, where they are those that are planned.
+pub(super) fn split_before(
+    planned: &[Planned],
+    found: &[(ManifestId, KeyBase)],
+    line: &Line,
+    fate: Fate,
+) -> Option<Vec<Manifest>> {
+    if found.is_empty() || found.len() != planned.len() {
+        return None;
+    }
+    let child = |((id, key), planned): (&(ManifestId, KeyBase), &Planned)| {
+        Some(planned.manifest(*id, line, fate)).filter(|child| child.key == *key)
+    };
+    found.iter().zip(planned).map(child).collect()
+}

@@ -149,7 +149,11 @@ impl Metrics {
         let ratio = Unit::Other("ratio".to_owned());
         registry.register_with_unit("batch_fill", "Emails in a new batch, by batch.max_emails", ratio, batch_fill);
         registry.register("batch_attempts", "Calls that an ended batch took", self.batch_attempts.clone());
-        registry.register("recovered_batches", "Batches taken up after a start", self.recovered.clone());
+        registry.register(
+            "recovered_batches",
+            "Batches taken up from an earlier life or a worker that is gone",
+            self.recovered.clone(),
+        );
         registry.register("spans", "Spans, by what became of them", self.spans.clone());
     }
 

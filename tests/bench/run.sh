@@ -10,11 +10,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/migma-eraser-bench.XXXXXX")
-node=""
+. tests/broker.sh
 cleanup() {
     local code=$?
     trap - EXIT
-    if [ -n "$node" ]; then exec 9>&- || true; wait "$node" 2>/dev/null || true; fi
+    stop_node
     rm -rf "$work"
     exit $code
 }
@@ -36,18 +36,7 @@ export BENCH_PYTHON=$PWD/$python/bin/python
 
 if [ -z "${TEST_AMQP_URL:-}" ]; then
     tests/install.sh curl rabbitmq-server
-    mkfifo "$work/in"
-    NODE_PLUGINS=rabbitmq_shovel tests/node.sh < "$work/in" > "$work/out" &
-    node=$!
-    exec 9> "$work/in"
-    for _ in $(seq 900); do
-        if grep -q MANAGEMENT "$work/out"; then break; fi
-        kill -0 "$node" 2>/dev/null || { echo "the broker did not start" >&2; exit 1; }
-        sleep 0.2
-    done
-    TEST_AMQP_URL=$(sed -n 's/^TEST_AMQP_URL=//p' "$work/out")
-    TEST_MANAGEMENT_URL=$(sed -n 's/^TEST_MANAGEMENT_URL=//p' "$work/out")
-    export TEST_AMQP_URL TEST_MANAGEMENT_URL
+    NODE_PLUGINS=rabbitmq_shovel start_node "$work"
 fi
 
 echo "== measuring on $(nproc) cores; load before: $(cut -d' ' -f1-3 /proc/loadavg)"

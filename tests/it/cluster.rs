@@ -76,7 +76,6 @@ impl Cluster {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "three nodes for two minutes; cargo test --test it cluster -- --ignored"]
 async fn a_cluster_that_loses_nodes_under_load_loses_no_request() {
     let schema = Schema::fresh().await;
     let mut cluster = Cluster::start(&schema).await;

@@ -162,3 +162,17 @@ macro_rules! on_shared_postgres {
     };
 }
 each_case!(on_shared_postgres);
+
+macro_rules! names {
+    ($($case:ident),* $(,)?) => {
+        [$(stringify!($case)),*]
+    };
+}
+
+#[test]
+fn what_is_left_out_among_several_workers_is_among_the_cases() {
+    let cases = each_case!(names);
+    for name in BY_OWN_CLOCK {
+        assert!(cases.contains(&name), "{name}");
+    }
+}

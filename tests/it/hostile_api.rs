@@ -169,6 +169,7 @@ async fn a_report_with_odd_counts_or_strangers_is_taken_for_what_it_says_of_ours
         assert_eq!(found, (&json!(1), &json!([format!("unknown{at}@example.org")])), "{body:.200}: {outcome}");
         assert_eq!(outcome["countMismatch"], mismatch, "{body:.200}");
         assert_eq!(outcome["requests"][0]["attempts"], 1, "{body:.200}");
+        assert!(scene.meddler.is_done(), "{body:.200}");
     }
     truth::check(&scene.requests, outcomes.drain().await, &scene.world.api.lock());
     let log = worker.stop().await;
@@ -200,6 +201,7 @@ async fn what_goes_before_an_answer_or_claims_of_it_what_is_not_so_does_no_harm(
         scene.ask(Instead::Bytes([before.as_bytes(), &bytes].concat())).await;
         let outcome = outcomes.wait_for(at + 1).await[at].json();
         assert_eq!((&outcome["deleted"], &outcome["countMismatch"]), (&json!(1), &json!(false)), "{name}: {outcome}");
+        assert!(scene.meddler.is_done(), "{name}");
     }
     truth::check(&scene.requests, outcomes.drain().await, &scene.world.api.lock());
     worker.stop().await;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use migma_eraser::domain::ids::RequestDigest;
@@ -14,8 +14,8 @@ use migma_eraser::journal::{PostgresJournal, Unusable};
 use migma_eraser::ports::{Journal as _, JournalError, Recorded};
 
 use crate::journal::sample::{at, called, deleted, digest, draft, whole};
-use crate::support::PATIENCE;
 use crate::support::postgres::{Schema, Server};
+use crate::support::until;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -43,14 +43,6 @@ fn lost(recorded: Recorded) -> Vec<RequestDigest> {
 
 fn is_taken(error: &JournalError) -> bool {
     matches!(error.source.downcast_ref(), Some(Unusable::Taken))
-}
-
-async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !so().await {
-        assert!(start.elapsed() < PATIENCE, "it never is so: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test]
@@ -150,10 +142,12 @@ async fn who_is_gone_is_succeeded_as_after_a_crash_and_writes_no_more() {
     assert!(b.succeed().await.unwrap().is_empty(), "it lives");
     // The one asks before the other renews.
     let mut inherited = Vec::new();
-    while inherited.is_empty() {
+    until("it is succeeded", async || {
         schema.execute(&format!("{RUN_OUT} WHERE id = (SELECT MIN(id) FROM migma_eraser_workers)")).await;
         inherited = b.succeed().await.unwrap();
-    }
+        !inherited.is_empty()
+    })
+    .await;
     let [found] = &inherited[..] else { panic!("one manifest was left") };
     assert_eq!((found.id, found.fate), (manifest.id, called(1).recovered()));
     assert_eq!((&found.body, &found.members), (&manifest.body, &manifest.members));

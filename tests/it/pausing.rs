@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use crate::support::requests::one_each;
 use crate::support::worker::command;
 use crate::support::{Request, Worker, World, truth};
 use migma_eraser::sandbox::Faults;
@@ -11,10 +12,6 @@ const REQUESTS: &str = "contacts.deletion.requests";
 const PARKED: &str = "contacts.deletion.parked";
 const DEAD: &str = "contacts.deletion.dead";
 const TOKEN: (&str, &str) = ("MIGMA_ERASER_ADMIN_TOKEN", "s3cret-of-the-tests");
-
-fn one_each(project: &str, count: usize) -> Vec<Request> {
-    (0..count).map(|n| Request::of(&format!("{project}-{n}"), project, vec![format!("user{n}@example.org")])).collect()
-}
 
 /// Gives the order, as somebody would on a command line.
 async fn order(world: &World, worker: &Worker, arguments: &[&str], environment: &[(&str, &str)]) -> Output {

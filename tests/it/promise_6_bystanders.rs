@@ -3,7 +3,7 @@
 use migma_eraser::sandbox::{Data, Faults};
 
 use crate::support::requests::mixed;
-use crate::support::{Request, World, truth};
+use crate::support::{PATIENCE, Request, World, truth};
 
 /// The most calls that one culprit in a full batch costs beside the fewest: 2·log2(1000) + 2.
 const EXTRA: u64 = 22;
@@ -90,7 +90,9 @@ async fn a_server_error_that_only_one_body_meets_splits_it_until_the_culprit_sta
     world.vhost.publish(std::slice::from_ref(&poisoned)).await;
     // Others are served meanwhile: without them a failure would be the API's.
     let mut requests = vec![poisoned];
+    let start = std::time::Instant::now();
     loop {
+        assert!(start.elapsed() < PATIENCE, "it is never given up");
         let n = requests.len();
         let bystander = Request::of(&format!("m{n}"), "q", vec![format!("user{n}@example.org")]);
         world.vhost.publish(std::slice::from_ref(&bystander)).await;

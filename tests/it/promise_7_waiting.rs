@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use migma_eraser::sandbox::faults::{Next, RateLimit};
 use migma_eraser::sandbox::{Data, Faults, State};
 
-use crate::support::requests::mixed;
+use crate::support::requests::{mixed, one_each};
 use crate::support::{API_KEY, PATIENCE, Request, Worker, World, quiet_port, truth};
 
 const OUTCOMES: &str = "contacts.deletion.outcomes";
@@ -17,10 +17,6 @@ const DEAD: &str = "contacts.deletion.dead";
 /// Deliveries are given back after a quarter of this.
 const IMPATIENT: [(&str, &str); 3] =
     [("AMQP__CONSUMER_TIMEOUT", "6s"), ("MIGMA__REQUEST_TIMEOUT", "2s"), ("RETRY__MAX_INTERVAL", "1s")];
-
-fn one_each(project: &str, count: usize) -> Vec<Request> {
-    (0..count).map(|n| Request::of(&format!("{project}-{n}"), project, vec![format!("user{n}@example.org")])).collect()
-}
 
 /// How often each line was logged.
 fn lines(worker: &Worker, holding: &str) -> (usize, usize) {

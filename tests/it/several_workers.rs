@@ -1,7 +1,6 @@
 //! Several workers on one broker and one journal: killed, stopped past their lease, cut off; every outcome one and true.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use migma_eraser::sandbox::Faults;
 use migma_eraser::sandbox::faults::Next;
@@ -199,9 +198,7 @@ async fn a_worker_that_stops_in_order_leaves_what_is_open_to_the_others_at_once(
     let second = Worker::start(&world, &settings).await;
     first.stop().await;
     world.set_faults(Faults::default());
-    let start = tokio::time::Instant::now();
     outcomes.wait_for(requests.len()).await;
-    assert!(start.elapsed() < Duration::from_mins(2));
     truth::check(&requests, outcomes.drain().await, &world.api.lock());
     second.stop().await;
 }
@@ -235,7 +232,7 @@ async fn a_worker_that_is_killed_is_succeeded_at_once_by_one_on_its_machine() {
 async fn postponements(worker: &Worker) -> u64 {
     const COUNT: &str = "migma_eraser_journal_operation_duration_seconds_count{operation=\"postpone\"} ";
     let metrics = worker.metrics().await;
-    metrics.lines().find_map(|line| line.strip_prefix(COUNT)).map_or(0, |count| count.parse().unwrap())
+    metrics.lines().find_map(|line| line.strip_prefix(COUNT)).unwrap().parse().unwrap()
 }
 
 /// What holds one worker may be its own: no other waits for it, and its deliveries come to them.
@@ -307,13 +304,13 @@ async fn a_retry_after_that_one_worker_hears_is_waited_out_by_all() {
     let mut outcomes = world.vhost.collect(OUTCOMES).await;
     world.vhost.publish(&requests).await;
     outcomes.wait_for(50).await;
-    world.set_faults(Faults { next: [Next::RetryAfter(6)].into(), ..Faults::default() });
+    world.set_faults(Faults { next: [Next::RetryAfter(20)].into(), ..Faults::default() });
     outcomes.wait_for(requests.len()).await;
     truth::check(&requests, outcomes.drain().await, &world.api.lock());
     let calls: Vec<u64> = world.api.lock().ledger.entries.iter().map(|entry| entry.at).collect();
     let pause = calls.windows(2).map(|pair| pair[1] - pair[0]).max();
     assert!(postponements(&workers.0).await + postponements(&workers.1).await > 0);
-    assert!(pause >= Some(4_000), "the others went on: the longest pause was {pause:?} ms of 6000");
+    assert!(pause >= Some(10_000), "the others went on: the longest pause was {pause:?} ms of 20000");
     assert_eq!(schema.number("SELECT COUNT(DISTINCT owner) FROM migma_eraser_manifests").await, 2, "both are at work");
     drop(workers);
 }

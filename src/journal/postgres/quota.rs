@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::office::Work;
 use super::rows::get;
 use crate::domain::moment::Timestamp;
-use crate::journal::minutes::{DAY, MINUTE, end_of, first_counting};
+use crate::journal::minutes::{DAY, MINUTE, first_counting, freed};
 
 /// Tells our advisory lock from those of others (`Migq`); with the table's number, for each journal its own.
 const COUNTING: i32 = 0x4d69_6771;
@@ -117,20 +117,10 @@ async fn count(db: &mut PgConnection, minute: i64, calls: i64) -> Result<(), Fai
 }
 
 /// When so many of the calls have ceased to count.
-async fn next(db: &mut PgConnection, now: i64, mut surplus: u64) -> Result<Timestamp, Failure> {
-    let rows = sqlx::query("SELECT minute, calls FROM migma_eraser_calls WHERE minute >= $1 ORDER BY minute")
-        .bind(first_counting(now))
-        .fetch_all(db)
-        .await?;
-    let mut next = now.saturating_add(DAY);
-    for row in rows {
-        next = end_of(get(&row, 0)?);
-        surplus = surplus.saturating_sub(u64::try_from(get::<i64>(&row, 1)?).unwrap_or(0));
-        if surplus == 0 {
-            break;
-        }
-    }
-    Ok(Timestamp::from_millis(next))
+async fn next(db: &mut PgConnection, now: i64, surplus: u64) -> Result<Timestamp, Failure> {
+    let counting = "SELECT minute, calls FROM migma_eraser_calls WHERE minute >= $1 ORDER BY minute";
+    let calls: Vec<(i64, i64)> = sqlx::query_as(counting).bind(first_counting(now)).fetch_all(db).await?;
+    Ok(freed(now, surplus, &calls))
 }
 
 /// Forgets calls that had ceased to count before then.

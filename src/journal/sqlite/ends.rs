@@ -10,7 +10,7 @@ use crate::domain::fate::Fate;
 use crate::domain::ids::ManifestId;
 use crate::domain::key::KeyBase;
 use crate::domain::manifest::{Conclusion, Draft, End, Manifest};
-use crate::journal::planned::{Line, Planned};
+use crate::journal::planned::{Line, Planned, split_before};
 
 /// Ends a manifest and erases its body. Whether it was open.
 async fn end(db: &mut SqliteConnection, manifest: ManifestId, conclusion: &Conclusion) -> Result<bool, Failure> {
@@ -78,23 +78,14 @@ impl Split {
 
     /// The children of an earlier split, which must be these.
     async fn again(&self, db: &mut SqliteConnection) -> Result<Vec<Manifest>, Failure> {
-        const OTHERWISE: Failure = Failure::Refused("the manifest has ended otherwise");
         let rows = sqlx::query("SELECT id, key_base FROM manifests WHERE parent = ? ORDER BY id")
             .bind(self.manifest.0)
             .fetch_all(db)
             .await?;
-        if rows.is_empty() || rows.len() != self.children.len() {
-            return Err(OTHERWISE);
-        }
-        let mut children = Vec::with_capacity(rows.len());
-        for (row, planned) in rows.iter().zip(&self.children) {
-            let child = planned.manifest(ManifestId(get(row, 0)?), &self.line(), self.fate);
-            if child.key != KeyBase(bytes(row, 1)?) {
-                return Err(OTHERWISE);
-            }
-            children.push(child);
-        }
-        Ok(children)
+        let found = rows.iter().map(|row| Ok((ManifestId(get(row, 0)?), KeyBase(bytes(row, 1)?))));
+        let found = found.collect::<Result<Vec<_>, Failure>>()?;
+        split_before(&self.children, &found, &self.line(), self.fate)
+            .ok_or(Failure::Refused("the manifest has ended otherwise"))
     }
 }
 

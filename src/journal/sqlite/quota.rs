@@ -10,7 +10,7 @@ use super::Failure;
 use super::clerk::Work;
 use super::rows::get;
 use crate::domain::moment::Timestamp;
-use crate::journal::minutes::{DAY, MINUTE, end_of, first_counting};
+use crate::journal::minutes::{DAY, MINUTE, first_counting, freed};
 
 /// [`crate::ports::Journal::spend`].
 pub(super) struct Spend {
@@ -79,21 +79,14 @@ impl Spend {
     }
 
     /// When so many of the calls have ceased to count.
-    async fn next(&self, db: &mut SqliteConnection, mut surplus: u64) -> Result<Timestamp, Failure> {
+    async fn next(&self, db: &mut SqliteConnection, surplus: u64) -> Result<Timestamp, Failure> {
         let now = self.now.as_millis();
-        let rows = sqlx::query("SELECT minute, calls FROM calls WHERE minute >= ? ORDER BY minute")
-            .bind(first_counting(now))
-            .fetch_all(db)
-            .await?;
-        let mut next = now.saturating_add(DAY);
-        for row in rows {
-            next = end_of(get(&row, 0)?);
-            surplus = surplus.saturating_sub(u64::try_from(get::<i64>(&row, 1)?).unwrap_or(0));
-            if surplus == 0 {
-                break;
-            }
-        }
-        Ok(Timestamp::from_millis(next))
+        let calls: Vec<(i64, i64)> =
+            sqlx::query_as("SELECT minute, calls FROM calls WHERE minute >= ? ORDER BY minute")
+                .bind(first_counting(now))
+                .fetch_all(db)
+                .await?;
+        Ok(freed(now, surplus, &calls))
     }
 }
 

@@ -21,8 +21,6 @@ pub(super) const CONCLUSION: &str = "ended_as, ended_at, ended_generation, http_
 const SPLIT: i64 = 0;
 const ANSWERED: i64 = 1;
 const FAILED: i64 = 2;
-const FAIL_CODES: [FailCode; 4] =
-    [FailCode::ApiRejected, FailCode::ProjectNotFound, FailCode::Forbidden, FailCode::GaveUp];
 
 /// A column by its place.
 pub(super) fn get<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(row: &'r SqliteRow, at: usize) -> Result<T, Failure> {
@@ -143,7 +141,7 @@ pub(super) fn conclusion(row: &SqliteRow, at: usize) -> Result<Option<Conclusion
         },
         FAILED => {
             let code: &str = get(row, at + 10)?;
-            let code = FAIL_CODES.into_iter().find(|known| known.as_str() == code);
+            let code = FailCode::ALL.into_iter().find(|known| known.as_str() == code);
             End::Failed {
                 code: code.ok_or(Failure::Damaged("an unknown failure code"))?,
                 api_code: get(row, at + 11)?,

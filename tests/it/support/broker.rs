@@ -253,8 +253,9 @@ impl Vhost {
     /// Publishes requests until the broker has all of them: it may refuse some while a node of its cluster is lost.
     #[allow(dead_code, reason = "tests/container needs none")]
     pub async fn publish_at_last(&self, requests: &[Request]) {
-        let mut left = requests.to_vec();
+        let (mut left, start) = (requests.to_vec(), Instant::now());
         while !left.is_empty() {
+            assert!(start.elapsed() < PATIENCE, "the broker refuses {} requests", left.len());
             let mut taken = self.offer("contacts.deletion", "request.gdpr", &left).await.into_iter();
             left.retain(|_| taken.next() == Some(false));
         }
@@ -337,11 +338,16 @@ impl Vhost {
         cut
     }
 
-    /// Ends both connections of a worker, once the broker shows them: that is a moment after they are made.
+    /// Ends both connections of a worker.
     pub async fn cut_both_connections(&self) {
+        self.cut_at_least(2).await;
+    }
+
+    /// Ends all connections, once the broker shows so many: that is a moment after they are made.
+    pub async fn cut_at_least(&self, count: usize) {
         let start = std::time::Instant::now();
-        while self.cut_connections().await < 2 {
-            assert!(start.elapsed() < PATIENCE, "the broker never shows two connections at once");
+        while self.cut_connections().await < count {
+            assert!(start.elapsed() < PATIENCE, "the broker never shows {count} connections at once");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -33,6 +33,16 @@ pub const PATIENCE: Duration = Duration::from_mins(2);
 /// The API key of all tests; logs are searched for it.
 pub const API_KEY: &str = "sk_secret_of_the_tests";
 
+/// Looks again and again until it is so.
+#[allow(dead_code, reason = "tests/container needs none")]
+pub async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !so().await {
+        assert!(start.elapsed() < PATIENCE, "it never is so: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A port on which nobody listens until the test does, and that nobody else is given while the socket is kept.
 pub fn quiet_port() -> (tokio::net::TcpSocket, u16) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();

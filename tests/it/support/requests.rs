@@ -74,3 +74,9 @@ pub fn mixed(count: usize, projects: &[&str], pool: usize, seed: u64) -> Vec<Req
         })
         .collect()
 }
+
+/// Requests of one email each for this project.
+#[allow(dead_code, reason = "tests/container needs none")]
+pub fn one_each(project: &str, count: usize) -> Vec<Request> {
+    (0..count).map(|n| Request::of(&format!("{project}-{n}"), project, vec![format!("user{n}@example.org")])).collect()
+}
