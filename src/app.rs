@@ -25,7 +25,7 @@ use self::health::WorkerHealth;
 use self::overview::WorkerOverview;
 pub use self::store::Store;
 use crate::admin::{AdminError, Bound, Doors};
-use crate::amqp::{AmqpError, AmqpSettings, Names, RabbitMq};
+use crate::amqp::{AmqpError, AmqpSettings, Connector, Names, RabbitMq};
 use crate::api::{ApiError, ApiSettings, MigmaApi};
 use crate::config::{AdminToken, ApiKeySource, Config, ConfigError};
 use crate::domain::moment::{Moment, Timestamp};
@@ -275,12 +275,13 @@ fn settings(config: &Config) -> Settings {
 
 /// Connects to the broker, however long that takes; `None` where the worker is told to stop before.
 async fn connect(config: &Config, told: &Shutdown) -> Result<Option<RabbitMq>, AmqpError> {
+    let connector = Arc::new(Connector::new(Arc::new(amqp_settings(config)))?);
     let mut failures = 0u32;
     let mut last = None;
     loop {
         let attempt = tokio::select! {
             () = told.reached(Phase::Draining) => return Ok(None),
-            attempt = RabbitMq::connect(amqp_settings(config)) => attempt,
+            attempt = RabbitMq::connect_by(&connector) => attempt,
         };
         match attempt {
             Ok(broker) => return Ok(Some(broker)),

@@ -1,5 +1,6 @@
 //! Opening and closing connections, with a timeout on everything.
 
+use std::error::Error as _;
 use std::io;
 use std::path::Path;
 use std::str::FromStr;
@@ -15,6 +16,7 @@ use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tracing::warn;
 
 use super::{AmqpError, AmqpSettings};
 
@@ -26,7 +28,6 @@ pub struct Connector {
     nodes: Vec<AMQPUri>,
     /// Which node is tried first the next time.
     next: AtomicUsize,
-    ca: Option<String>,
     pub(super) settings: Arc<AmqpSettings>,
 }
 
@@ -42,11 +43,9 @@ impl Connector {
         }
         // Several workers do not all crowd upon the first.
         let next = AtomicUsize::new(rand::random_range(0..nodes.len()));
-        let ca = match &settings.ca_file {
-            None => None,
-            Some(path) => Some(authority(path)?),
-        };
-        Ok(Self { nodes, next, ca, settings })
+        let connector = Self { nodes, next, settings };
+        connector.tls()?;
+        Ok(connector)
     }
 
     /// Opens a connection for this purpose, which the broker shows in its name: by the node after the one that was last
@@ -54,14 +53,14 @@ impl Connector {
     /// has lost sight of the others, so that no connection begins where the last one began.
     ///
     /// # Errors
-    /// What the last of them said, where none can be reached in time.
+    /// What the last of them said, or that one's certificate is not to be trusted, where none can be reached in time.
     pub async fn connect(&self, purpose: &str) -> Result<Connection, AmqpError> {
         self.by_any_node(|uri| self.connect_to(uri, purpose)).await
     }
 
     async fn connect_to(&self, uri: &AMQPUri, purpose: &str) -> Result<Connection, AmqpError> {
         let properties = ConnectionProperties::default().with_connection_name(format!("migma-eraser {purpose}").into());
-        let tls = self.tls();
+        let tls = self.tls()?;
         let runtime = lapin::runtime::default_runtime()
             .map_err(|source| AmqpError::Broker { action: "looking for the runtime", source })?;
         let connecting = Connection::connect_uri_with_config(uri.clone(), properties, tls, runtime);
@@ -71,41 +70,67 @@ impl Connector {
         })
     }
 
-    /// Tries each node once, in turn, until one serves.
-    async fn by_any_node<'a, T, E, F>(&'a self, mut serve: impl FnMut(&'a AMQPUri) -> F) -> Result<T, E>
-    where
-        F: Future<Output = Result<T, E>>,
-    {
-        let mut tried = 1;
-        loop {
-            let at = self.next.fetch_add(1, Ordering::Relaxed) % self.nodes.len();
-            match serve(&self.nodes[at]).await {
-                Err(_) if tried < self.nodes.len() => tried += 1,
-                served => return served,
+    /// Connects to each node and lets go again: those that could not be reached, as `host:port`, with why.
+    pub(super) async fn unreachable(&self, purpose: &str) -> Vec<(String, AmqpError)> {
+        let mut unreachable = Vec::new();
+        for uri in &self.nodes {
+            match self.connect_to(uri, purpose).await {
+                Ok(connection) => close(&connection).await,
+                Err(error) => unreachable.push((place(uri), error)),
             }
         }
+        unreachable
+    }
+
+    /// Tries each node once, in turn, until one serves.
+    pub(super) async fn by_any_node<'a, T, F>(&'a self, mut serve: impl FnMut(&'a AMQPUri) -> F) -> Result<T, AmqpError>
+    where
+        F: Future<Output = Result<T, AmqpError>>,
+    {
+        // Others connect meanwhile: the turn is told anew by whoever is done.
+        let first = self.next.load(Ordering::Relaxed);
+        let mut told = None;
+        for step in 0..self.nodes.len() {
+            let at = (first + step) % self.nodes.len();
+            match serve(&self.nodes[at]).await {
+                Ok(served) => {
+                    self.next.store(at + 1, Ordering::Relaxed);
+                    return Ok(served);
+                }
+                Err(error) => {
+                    if self.nodes.len() > 1 {
+                        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+                        warn!(node = place(&self.nodes[at]), error = %error, cause, "a node cannot be reached");
+                    }
+                    // Of all that went wrong this is what somebody can mend.
+                    told = Some(told.filter(|told| matches!(told, AmqpError::Certificate { .. })).unwrap_or(error));
+                }
+            }
+        }
+        self.next.store(first + 1, Ordering::Relaxed);
+        Err(told.unwrap_or(AmqpError::Url))
     }
 }
 
 /// What is needed to speak with the broker without lapin.
 impl Connector {
-    /// A stream to the broker, by TLS where the URL says so; with what is to be said there.
-    pub(super) async fn stream(&self) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + use<>, &AMQPUri)> {
-        self.by_any_node(|uri| self.stream_to(uri)).await
-    }
-
-    async fn stream_to<'a>(
-        &self,
-        uri: &'a AMQPUri,
-    ) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + use<>, &'a AMQPUri)> {
+    /// A stream to this node, by TLS where its URL says so.
+    pub(super) async fn stream(&self, uri: &AMQPUri) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+        let tls = self.tls().map_err(io::Error::other)?;
         let runtime = lapin::runtime::default_runtime().map_err(io::Error::other)?;
-        let stream = uri.connect_with_config_async(self.tls().as_ref(), &runtime).await?;
-        Ok((stream, uri))
+        uri.connect_with_config_async(tls.as_ref(), &runtime).await
     }
 
-    fn tls(&self) -> OwnedTLSConfig {
-        OwnedTLSConfig { identity: None, cert_chain: self.ca.clone() }
+    /// The file is read each time: an authority that is put right or renewed is heeded without a restart.
+    fn tls(&self) -> Result<OwnedTLSConfig, AmqpError> {
+        let cert_chain = self.settings.ca_file.as_deref().map(authority).transpose()?;
+        Ok(OwnedTLSConfig { identity: None, cert_chain })
     }
+}
+
+/// Which node this is; without who we are there.
+fn place(uri: &AMQPUri) -> String {
+    format!("{}:{}", uri.authority.host, uri.authority.port)
 }
 
 fn node(url: &str, heartbeat: Duration) -> Result<AMQPUri, AmqpError> {
@@ -113,6 +138,10 @@ fn node(url: &str, heartbeat: Duration) -> Result<AMQPUri, AmqpError> {
     // lapin's own reading takes an IPv6 address for no host at all, and goes to localhost.
     let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
     host.ok_or(AmqpError::Url)?.trim_matches(['[', ']']).clone_into(&mut uri.authority.host);
+    // The same for a path of a slash alone, which it takes for a vhost without a name.
+    if uri.vhost.is_empty() {
+        "/".clone_into(&mut uri.vhost);
+    }
     uri.query.heartbeat = Some(u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX));
     Ok(uri)
 }
@@ -216,15 +245,38 @@ mod tests {
                 .by_any_node(|uri| {
                     tried.push_str(&uri.authority.host);
                     let is_dead = dead.contains(&uri.authority.host.as_str());
-                    std::future::ready(if is_dead { Err(()) } else { Ok(()) })
+                    std::future::ready(if is_dead { Err(AmqpError::Timeout("testing")) } else { Ok(()) })
                 })
                 .await;
-            (tried, served)
+            (tried, served.is_ok())
         };
-        assert_eq!(ask(&[]).await, ("a".into(), Ok(())));
-        assert_eq!(ask(&["b", "c"]).await, ("bca".into(), Ok(())));
-        assert_eq!(ask(&["a", "b", "c"]).await, ("bca".into(), Err(())));
-        assert_eq!(ask(&["c"]).await, ("b".into(), Ok(())));
+        assert_eq!(ask(&[]).await, ("a".into(), true));
+        assert_eq!(ask(&["b", "c"]).await, ("bca".into(), true));
+        assert_eq!(ask(&["a", "b", "c"]).await, ("bca".into(), false));
+        assert_eq!(ask(&["c"]).await, ("ca".into(), true));
+    }
+
+    #[tokio::test]
+    async fn who_connects_meanwhile_takes_no_node_from_anybodys_turn() {
+        let connector = connector("amqp://a/v,amqp://b/v", None).unwrap();
+        connector.next.store(0, Ordering::Relaxed);
+        let mut tried = String::new();
+        let served = connector
+            .by_any_node(|uri| {
+                tried.push_str(&uri.authority.host);
+                connector.next.fetch_add(1, Ordering::Relaxed);
+                let is_dead = uri.authority.host == "a";
+                std::future::ready(if is_dead { Err(AmqpError::Timeout("testing")) } else { Ok(()) })
+            })
+            .await;
+        assert!(served.is_ok() && tried == "ab", "{tried}");
+    }
+
+    #[test]
+    fn a_url_without_a_vhost_or_with_a_slash_alone_means_the_default_one() {
+        for url in ["amqp://h", "amqp://h/", "amqp://h/%2f", "amqp://h/%2F"] {
+            assert_eq!(connector(url, None).unwrap().nodes[0].vhost, "/", "{url}");
+        }
     }
 
     #[test]

@@ -208,16 +208,34 @@ impl Task {
         }
     }
 
+    /// Heeds orders meanwhile: with several nodes that do not answer, one try takes long.
     async fn reconnect(&mut self, failures: &mut u32) -> Result<Connection, oneshot::Sender<()>> {
+        let connector = Arc::clone(&self.connector);
+        let settings = &connector.settings;
         let mut last = None;
+        let mut before = Duration::ZERO;
         loop {
-            let settings = Arc::clone(&self.connector.settings);
+            let wait = tokio::time::sleep(before);
             let attempt = async {
-                let connection = self.connector.connect("consuming").await?;
+                wait.await;
+                let connection = connector.connect("consuming").await?;
                 topology::establish(&connection, &settings.names, settings.declare_topology).await?;
                 Ok::<_, AmqpError>(connection)
             };
-            match attempt.await {
+            tokio::pin!(attempt);
+            let connected = loop {
+                tokio::select! {
+                    connected = &mut attempt => break connected,
+                    command = self.commands.recv() => match command {
+                        Some(Command::Close(done)) => return Err(done),
+                        Some(Command::Consume(on)) => self.wanted = on,
+                        Some(Command::Looked { at, at_most }) => self.note(at, at_most),
+                        Some(Command::GiveBack(_) | Command::Ack(..)) => {}
+                        None => std::future::pending().await,
+                    }
+                }
+            };
+            match connected {
                 Ok(connection) => {
                     self.state.send_modify(|state| state.consuming_reconnects += 1);
                     return Ok(connection);
@@ -230,20 +248,7 @@ impl Task {
                         last = Some(told);
                     }
                     *failures += 1;
-                }
-            }
-            let wait = tokio::time::sleep(pause(*failures));
-            tokio::pin!(wait);
-            loop {
-                tokio::select! {
-                    () = &mut wait => break,
-                    command = self.commands.recv() => match command {
-                        Some(Command::Close(done)) => return Err(done),
-                        Some(Command::Consume(on)) => self.wanted = on,
-                        Some(Command::Looked { at, at_most }) => self.note(at, at_most),
-                        Some(Command::GiveBack(_) | Command::Ack(..)) => {}
-                        None => std::future::pending().await,
-                    }
+                    before = pause(*failures);
                 }
             }
         }

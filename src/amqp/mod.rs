@@ -38,6 +38,9 @@ pub use self::unreadable::{Held, look};
 use crate::domain::acks::Ack;
 use crate::ports::{Broker, Confirm, Epoch, Inbound, Publication};
 
+/// How long the end of the publishing connection is waited for.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// The most deliveries that are handed over at once.
 const BURST: usize = 1000;
 
@@ -207,8 +210,10 @@ struct Inbox {
 }
 
 /// What a look at the broker gave.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Inspection {
+    /// Nodes that cannot be reached while others can, as `host:port`, and why.
+    pub unreachable: Vec<(String, AmqpError)>,
     /// Exchanges and queues that are not there.
     pub missing: Vec<String>,
 }
@@ -219,10 +224,12 @@ pub struct Inspection {
 /// Where the broker cannot be reached or does not let us look.
 pub async fn inspect(settings: AmqpSettings) -> Result<Inspection, AmqpError> {
     let settings = Arc::new(settings);
-    let connection = Connector::new(Arc::clone(&settings))?.connect("check").await?;
+    let connector = Connector::new(Arc::clone(&settings))?;
+    let connection = connector.connect("check").await?;
+    let unreachable = if settings.urls.len() > 1 { connector.unreachable("check").await } else { Vec::new() };
     let missing = topology::examine(&connection, &settings.names).await;
     connection::close(&connection).await;
-    Ok(Inspection { missing: missing? })
+    Ok(Inspection { unreachable, missing: missing? })
 }
 
 impl RabbitMq {
@@ -231,8 +238,15 @@ impl RabbitMq {
     /// # Errors
     /// Where the broker cannot be reached, or the topology is not what it ought to be.
     pub async fn connect(settings: AmqpSettings) -> Result<Self, AmqpError> {
-        let settings = Arc::new(settings);
-        let connector = Arc::new(Connector::new(Arc::clone(&settings))?);
+        Self::connect_by(&Arc::new(Connector::new(Arc::new(settings))?)).await
+    }
+
+    /// The same for whoever tries again: each try begins at the next node.
+    ///
+    /// # Errors
+    /// As for [`Self::connect`].
+    pub async fn connect_by(connector: &Arc<Connector>) -> Result<Self, AmqpError> {
+        let settings = &connector.settings;
         let first = connector.connect("consuming").await?;
         topology::establish(&first, &settings.names, settings.declare_topology).await?;
         let (commands, ordered) = mpsc::unbounded_channel();
@@ -242,9 +256,9 @@ impl RabbitMq {
         let (tell, state) = watch::channel(BrokerState::default());
         let (tell_heard, heard) = watch::channel(0);
         let tell = Arc::new(tell);
-        tokio::spawn(consumer::run(Arc::clone(&connector), first, ordered, deliver, heard, Arc::clone(&tell)));
-        tokio::spawn(publisher::run(Arc::clone(&connector), publish, tell));
-        tokio::spawn(publisher::run_replies(connector, reply_orders));
+        tokio::spawn(consumer::run(Arc::clone(connector), first, ordered, deliver, heard, Arc::clone(&tell)));
+        tokio::spawn(publisher::run(Arc::clone(connector), publish, tell));
+        tokio::spawn(publisher::run_replies(Arc::clone(connector), reply_orders));
         let inbound = Mutex::new(Inbox { items, heard: tell_heard, next: None });
         Ok(Self { commands, inbound, told: AtomicU64::new(0), jobs, replies, state })
     }
@@ -330,7 +344,8 @@ impl Broker for RabbitMq {
         }
         let (done, closed) = oneshot::channel();
         if self.jobs.send(Job::Close(done)).is_ok() {
-            let _ = closed.await;
+            // It may be connecting, for long; and whoever closes has nothing more to publish.
+            let _ = tokio::time::timeout(CLOSING, closed).await;
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::ports::{Confirm, Exchange, Publication};
 
 /// How long the broker may be silent while confirms are waited for, unless it has said that it takes nothing now.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a group waits for a connection before it is told that there is none.
+/// Until when a group waits for another try to connect; then it is told that there is no connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a group waits on a connection that the broker has blocked, before it is told so.
 const BLOCKED_PAUSE: Duration = Duration::from_secs(1);

@@ -24,6 +24,8 @@ const LOOKS: [Duration; 4] =
 
 /// How many messages can be looked at within the time of one command, at the least.
 const GETS_IN_TIME: usize = 500;
+/// What is told where one of them fails.
+const LOOKING: &str = "looking for a message that cannot be read";
 /// As far as a command looks into the dead queue.
 const REACH: usize = 10_000;
 
@@ -64,10 +66,10 @@ pub(super) async fn put_aside(connector: &Connector, error: &AmqpError, reach: u
     for (pause, queue, reach) in looks.chain([(Duration::ZERO, returned_queue, 1)]) {
         tokio::time::sleep(pause).await;
         let looking = async {
-            let (stream, uri) = connector.stream().await?;
-            Ok(look(stream, uri, queue, reach).await?)
+            let mut line = line(connector).await?;
+            within(patience(reach), LOOKING, async { Ok(line.look(queue, reach).await?) }).await
         };
-        match within(patience(reach), "looking for a message that cannot be read", looking).await {
+        match looking.await {
             Ok(0) => {}
             Ok(messages) => {
                 warn!(messages, "a message that cannot be read was rejected; the dead queue has it in the end");
@@ -91,11 +93,21 @@ fn patience(reach: usize) -> Duration {
 /// Rejects, in this queue, what cannot be read among the first [`REACH`]: for good, where it does not dead-letter. How many
 /// those were.
 pub(super) async fn take_away(connector: &Connector, queue: &str) -> Result<usize, AmqpError> {
-    let looking = async {
-        let (stream, uri) = connector.stream().await?;
-        Ok(look(stream, uri, queue, REACH).await?)
+    let mut line = line(connector).await?;
+    within(patience(REACH), LOOKING, async { Ok(line.look(queue, REACH).await?) }).await
+}
+
+/// A connection by any node that answers.
+async fn line(connector: &Connector) -> Result<Line<impl AsyncRead + AsyncWrite + Unpin + use<>>, AmqpError> {
+    let open = async |uri| {
+        let opening = Box::pin(async {
+            let mut line = Line(connector.stream(uri).await?);
+            line.open(uri).await?;
+            Ok(line)
+        });
+        within(connector.settings.connect_timeout, "connecting", opening).await
     };
-    within(patience(REACH), "looking for a message that cannot be read", looking).await
+    connector.by_any_node(open).await
 }
 
 /// What holds messages that cannot be read out of everybody's way; they go back when it is dropped.
@@ -109,10 +121,8 @@ pub struct Held {
 
 /// Holds what cannot be read among the first [`REACH`] of this queue, and gives the others back, in order.
 pub(super) async fn hold(connector: &Connector, queue: &str) -> Result<Held, AmqpError> {
-    let holding = async {
-        let (stream, uri) = connector.stream().await?;
-        let mut line = Line(stream);
-        line.open(uri).await?;
+    let mut line = line(connector).await?;
+    let holding = async move {
         let (mut others, mut messages) = (Vec::new(), 0);
         while others.len() + messages < REACH {
             match line.get(queue).await? {
@@ -126,7 +136,7 @@ pub(super) async fn hold(connector: &Connector, queue: &str) -> Result<Held, Amq
         }
         Ok(Held { _line: Box::new(line), messages, given_back: others.len() })
     };
-    within(patience(REACH), "looking for a message that cannot be read", holding).await
+    within(patience(REACH), LOOKING, holding).await
 }
 
 /// One look at the first `reach` of a queue, over a stream that nothing was said on yet: how many were rejected.
@@ -141,21 +151,7 @@ pub async fn look(
 ) -> io::Result<usize> {
     let mut line = Line(stream);
     line.open(uri).await?;
-    let mut rejected = 0;
-    for _ in 0..reach {
-        match line.get(queue).await? {
-            Got::Nothing => break,
-            // It is not acked, so the next one is another, and it goes back when this connection ends.
-            Got::Readable(_) => {}
-            Got::Unreadable(tag) => {
-                line.method(1, REJECT, &[&tag[..], &[0]].concat()).await?;
-                rejected += 1;
-            }
-        }
-    }
-    line.method(0, CLOSE, &[&200u16.to_be_bytes()[..], &short(""), &[0; 4]].concat()).await?;
-    line.hear(&[CLOSE_OK]).await?;
-    Ok(rejected)
+    line.look(queue, reach).await
 }
 
 /// What stood at the head of a queue.
@@ -170,6 +166,25 @@ enum Got {
 struct Line<S>(S);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    /// Rejects what cannot be read among the first `reach` of a queue, and says good-bye: how many those were.
+    async fn look(&mut self, queue: &str, reach: usize) -> io::Result<usize> {
+        let mut rejected = 0;
+        for _ in 0..reach {
+            match self.get(queue).await? {
+                Got::Nothing => break,
+                // It is not acked, so the next one is another, and it goes back when this connection ends.
+                Got::Readable(_) => {}
+                Got::Unreadable(tag) => {
+                    self.method(1, REJECT, &[&tag[..], &[0]].concat()).await?;
+                    rejected += 1;
+                }
+            }
+        }
+        self.method(0, CLOSE, &[&200u16.to_be_bytes()[..], &short(""), &[0; 4]].concat()).await?;
+        self.hear(&[CLOSE_OK]).await?;
+        Ok(rejected)
+    }
+
     async fn open(&mut self, uri: &AMQPUri) -> io::Result<()> {
         self.0.write_all(b"AMQP\x00\x00\x09\x01").await?;
         self.hear(&[START]).await?;

@@ -37,6 +37,12 @@ impl BrokerUrl {
         self.0.iter().all(|node| node.tls)
     }
 
+    /// Whether some are.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.0.iter().any(|node| node.tls)
+    }
+
     /// Whether nothing crosses a network in the clear: each is `amqps`, or on this machine.
     #[must_use]
     pub fn is_private(&self) -> bool {

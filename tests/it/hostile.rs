@@ -4,6 +4,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldTable};
 
 use crate::support::broker::Seen;
+use crate::support::partition::Partition;
 use crate::support::raw::{self, Properties};
 use crate::support::requests::mixed;
 use crate::support::{Request, World, truth};
@@ -63,6 +64,26 @@ async fn a_message_that_no_library_can_read_goes_whole_to_the_dead_queue_and_its
     }
     let log = worker.stop().await;
     assert!(!log.contains("poison.example"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_no_library_can_read_is_put_aside_though_a_node_of_the_broker_says_nothing() {
+    let world = World::new().await;
+    let mute = Partition::start(&world.vhost.url).await;
+    mute.close();
+    let urls = format!("{},{}", world.vhost.url, mute.url());
+    let worker = world.worker_with(&[("AMQP__URL", &urls), ("AMQP__CONNECT_TIMEOUT", "1s")]).await;
+    let mut outcomes = world.vhost.collect(OUTCOMES).await;
+    let requests = mixed(20, &["p"], 30, 42);
+    for (at, requests) in requests.chunks(5).enumerate() {
+        raw::publish(&world.vhost.url, REQUESTS, &unreadable()[0], b"{}").await;
+        world.vhost.publish(requests).await;
+        outcomes.wait_for((at + 1) * 5).await;
+    }
+    world.vhost.wait_ready(DEAD, 4).await;
+    truth::check(&requests, outcomes.drain().await, &world.api.lock());
+    let log = worker.stop().await;
+    assert!(log.contains("a node cannot be reached") && !log.contains("guest"), "{log}");
 }
 
 /// What is to become of a message.

@@ -6,6 +6,7 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use migma_eraser::sandbox::Faults;
 
+use crate::support::partition::Partition;
 use crate::support::requests::mixed;
 use crate::support::{Worker, World, quiet_port, truth, worker};
 
@@ -69,6 +70,20 @@ async fn check_tells_what_is_there_and_what_run_would_declare() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn check_names_the_nodes_that_do_not_answer_and_serve_nobody_in_need() {
+    let world = World::new().await;
+    let (_kept, port) = quiet_port();
+    let mut command = worker::command(&world);
+    let urls = format!("{},amqp://guest:hunter2@127.0.0.1:{port}/{}", world.vhost.url, world.vhost.name());
+    command.env("MIGMA_ERASER__AMQP__URL", urls).arg("check").stdout(std::process::Stdio::piped());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains(&format!("warn  broker         127.0.0.1:{port}: ")), "{text}");
+    assert!(text.contains("will declare") && !text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clean_stop_under_load_loses_nothing_and_repeats_nothing() {
     for signal in ["TERM", "INT"] {
         let world = World::new().await;
@@ -122,6 +137,24 @@ async fn a_stop_while_the_broker_is_away_is_in_order() {
     let world = World::new().await;
     let worker = world.worker().await;
     world.vhost.cut_both_connections().await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_no_node_of_the_broker_answers_is_in_order() {
+    let world = World::new().await;
+    let nodes = [Partition::start(&world.vhost.url).await, Partition::start(&world.vhost.url).await];
+    let urls = nodes.each_ref().map(Partition::url).join(",");
+    // Far beyond the test: no try to connect ends by itself, nor does the patience of the stop.
+    let settings = [
+        ("AMQP__URL", urls.as_str()),
+        ("AMQP__HEARTBEAT", "1s"),
+        ("AMQP__CONNECT_TIMEOUT", "5m"),
+        ("SHUTDOWN__GRACE", "5m"),
+    ];
+    let worker = world.worker_with(&settings).await;
+    nodes.iter().for_each(Partition::close);
+    worker.wait_readiness(|status, text| status == 503 && text.contains("broker_consuming")).await;
     worker.stop().await;
 }
 

@@ -129,13 +129,18 @@ fn transport(config: &Config) -> Verdict {
             "use amqps:// unless something else encrypts the way to the broker",
         );
     }
-    if !url.is_tls() && config.amqp.ca_file.is_some() {
+    if !url.has_tls() && config.amqp.ca_file.is_some() {
         return Verdict::warn(
             "amqp.ca_file is set, and the broker is spoken to without TLS",
             "use amqps://, or unset it",
         );
     }
-    Verdict::Ok(if url.is_tls() { "the broker by TLS" } else { "the broker on this machine" }.to_owned())
+    let way = match (url.is_tls(), url.has_tls()) {
+        (true, _) => "the broker by TLS",
+        (false, true) => "the broker by TLS, or on this machine",
+        (false, false) => "the broker on this machine",
+    };
+    Verdict::Ok(way.to_owned())
 }
 
 #[cfg(test)]

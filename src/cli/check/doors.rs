@@ -17,7 +17,15 @@ pub(super) async fn broker(config: &Config) -> [(&'static str, Verdict); 2] {
     let inspected = inspect(app::amqp_settings(config)).await;
     let reached = Verdict::Ok(url.to_string());
     let (broker, topology) = match inspected {
-        Ok(inspection) => (reached, missing(config, &inspection.missing)),
+        Ok(inspection) => {
+            let unreachable = inspection.unreachable.iter().map(|(node, error)| format!("{node}: {}", chain(error)));
+            let unreachable: Vec<_> = unreachable.collect();
+            let broker = match &unreachable[..] {
+                [] => reached,
+                nodes => Verdict::warn(nodes.join("; "), "start it, or mend its URL in amqp.url; other nodes answer"),
+            };
+            (broker, missing(config, &inspection.missing))
+        }
         Err(error @ (AmqpError::Topology { .. } | AmqpError::Missing { .. })) => {
             let cure = "delete what stands there, or take other names (amqp.prefix)";
             (reached, Verdict::fail(chain(&error), cure))

@@ -15,7 +15,7 @@
 //! 5. A successor knows nothing of the calls that were made: their fate is unknown, as after a crash, so that it sends the
 //!    same body under the same key, or tells what is not found as uncertain.
 //!
-//! From 3 and 5 follows that outcomes stay true whatever clocks and processes do. Leases see to it that two workers do not
+//! From 3 and 5 follows that outcomes stay true whatever becomes of leases. They see to it that two workers do not
 //! send one manifest at once, as long as the database's clock runs evenly: if it steps ahead, live workers are succeeded
 //! and start anew; if it steps back, it is put right.
 

@@ -64,4 +64,6 @@ async fn pass_on(
             return;
         }
     }
+    // Nor does the end of either side.
+    let _ = passage.wait_for(|open| *open).await;
 }
