@@ -99,8 +99,12 @@ pub async fn run(file: Option<&Path>) -> anyhow::Result<ExitCode> {
     }
     report.tell("api key", &api_key(&config))?;
     report.tell("api", &api::reachable(&config).await)?;
-    report.tell("journal", &doors::journal(&config).await)?;
-    if let Some(verdict) = doors::pauses(&config).await {
+    let journal = doors::Journal::look(&config).await;
+    report.tell("journal", &journal.verdict(&config).await)?;
+    if let Some(verdict) = journal.workers(&config) {
+        report.tell("workers", &verdict)?;
+    }
+    if let Some(verdict) = journal.pauses(&config).await {
         report.tell("pauses", &verdict)?;
     }
     for (name, verdict) in doors::broker(&config).await {

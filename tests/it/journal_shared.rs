@@ -135,6 +135,32 @@ async fn many_workers_at_once_on_the_same_requests_claim_each_of_them_once() {
 }
 
 #[tokio::test]
+async fn a_look_counts_the_workers_whose_lease_lasts_and_neither_changes_nor_locks_anything() {
+    let schema = Schema::fresh().await;
+    let look = async || PostgresJournal::inspect(&schema.url(), true).await.unwrap().live_workers;
+    assert_eq!(look().await, None);
+    let tables = "SELECT COUNT(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace";
+    assert_eq!(schema.number(tables).await, 0, "it makes none");
+    let worker = join(&schema).await;
+    worker.leave().await.unwrap();
+    worker.close().await;
+    // Two that live, one whose lease has run out, one that had the journal alone and is gone.
+    schema
+        .execute(
+            "INSERT INTO migma_eraser_workers (until, afterglow) VALUES (now() + interval '1 hour', 0),
+                 (now() + interval '1 hour', 0), (now() - interval '1 second', 0), ('infinity', 0)",
+        )
+        .await;
+    // Where it wanted to write, or to hold a row, it would wait for this.
+    let mut other = schema.connect().await;
+    let held = "BEGIN; LOCK TABLE migma_eraser_workers IN EXCLUSIVE MODE";
+    sqlx::raw_sql(held).execute(&mut other).await.unwrap();
+    assert_eq!(look().await, Some(2));
+    drop(other);
+    assert_eq!(schema.number("SELECT COUNT(*) FROM migma_eraser_workers").await, 4);
+}
+
+#[tokio::test]
 async fn who_is_gone_is_succeeded_as_after_a_crash_and_writes_no_more() {
     let schema = Schema::fresh().await;
     let (a, b) = (join(&schema).await, join(&schema).await);

@@ -1,12 +1,16 @@
 //! Exit codes, what is told at the start, and an ordered end.
 
 use std::process::Command;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
+use migma_eraser::journal::PostgresJournal;
 use migma_eraser::sandbox::Faults;
 
 use crate::support::partition::Partition;
+use crate::support::postgres::Schema;
 use crate::support::requests::mixed;
 use crate::support::{Worker, World, quiet_port, truth, worker};
 
@@ -81,6 +85,38 @@ async fn check_names_the_nodes_that_do_not_answer_and_serve_nobody_in_need() {
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains(&format!("warn  broker         127.0.0.1:{port}: ")), "{text}");
     assert!(text.contains("will declare") && !text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_warns_of_more_workers_than_the_rate_can_use_and_one_to_spare() {
+    let world = World::new().await;
+    let schema = Schema::fresh().await;
+    let check_as = |shared: &str, rate: &str| {
+        let mut check = worker::command(&world);
+        check
+            .env("MIGMA_ERASER__JOURNAL__URL", schema.url())
+            .env("MIGMA_ERASER__JOURNAL__SHARED", shared)
+            .env("MIGMA_ERASER__RATE_LIMIT__REQUESTS_PER_MINUTE", rate);
+        let told = check.arg("check").stdout(std::process::Stdio::piped()).output().unwrap();
+        (told.status.code(), String::from_utf8(told.stdout).unwrap())
+    };
+    let (_, told) = check_as("true", "100");
+    assert!(told.contains("ok    workers        the rate can use 1 (100 calls a minute, "), "nobody is known: {told}");
+    let (url, timeout) = (schema.url(), Duration::from_secs(30));
+    let workers = join_all((0..3).map(|_| PostgresJournal::join(&url, timeout))).await;
+    let (code, told) = check_as("true", "100");
+    assert!(told.contains("warn  workers        3 workers live, the rate can use 1 (") && code == Some(0), "{told}");
+    let (_, told) = check_as("true", "481");
+    assert!(told.contains("ok    workers        3 live, one of them to spare: the rate can use 2 ("), "{told}");
+    let (_, told) = check_as("false", "100");
+    assert!(!told.contains(" workers  "), "it would have the journal alone: {told}");
+    for worker in workers {
+        let worker = worker.unwrap();
+        worker.leave().await.unwrap();
+        worker.close().await;
+    }
+    let (_, told) = check_as("true", "100");
+    assert!(told.contains("ok    workers        0 live, "), "who has left counts no more: {told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,10 @@ use crate::config::{Config, show_duration};
 const MANY: u32 = 1000;
 /// What a request with one email takes up in memory, by a rough guess.
 const ONE_EMAIL_REQUEST: usize = 1024;
+/// How long a call lasts, by assumption: no setting tells, and `deploy/how-far.py` assumes the same.
+const ONE_CALL: Duration = Duration::from_secs(1);
+/// Workers beyond those that the rate can use, for the hour in which one is lost.
+const SPARE: u64 = 1;
 
 /// All of them, by name.
 pub(super) fn all(config: &Config) -> [(&'static str, Verdict); 5] {
@@ -90,6 +94,43 @@ fn rate(config: &Config) -> Verdict {
         "up to {minute} calls and {emails} emails a minute{daily}; {} calls at a time make at least {slowest} a minute",
         config.migma.max_in_flight
     ))
+}
+
+/// How long a call is taken to last: none lasts longer than one attempt may.
+fn one_call(config: &Config) -> Duration {
+    ONE_CALL.min(config.migma.request_timeout)
+}
+
+/// How many workers it takes to make all calls of the rate; one more would find none to make.
+fn usable(config: &Config) -> u64 {
+    let under_way = u128::from(config.rate_limit.requests_per_minute.get()) * one_call(config).as_millis();
+    let each = u128::from(config.migma.max_in_flight) * Duration::from_mins(1).as_millis();
+    u64::try_from(under_way.div_ceil(each)).unwrap_or(u64::MAX)
+}
+
+/// How many workers the rate can use, and whether more are at work than those and a spare one; for workers that share a
+/// journal. `live`: how many there are, where that is known.
+pub(super) fn workers(config: &Config, live: Option<u64>) -> Verdict {
+    let usable = usable(config);
+    let rate = format!(
+        "the rate can use {usable} ({} calls a minute, each taken to last {}, {} at a time)",
+        config.rate_limit.requests_per_minute,
+        show_duration(one_call(config)),
+        config.migma.max_in_flight
+    );
+    match live {
+        None => Verdict::Ok(format!("{rate}; one more is to spare")),
+        Some(live) if live <= usable => Verdict::Ok(format!("{live} live, {rate}")),
+        Some(live) if live <= usable + SPARE => Verdict::Ok(format!("{live} live, one of them to spare: {rate}")),
+        Some(live) => Verdict::warn(
+            format!("{live} workers live, {rate}"),
+            format!(
+                "run {} at most: one is to spare for the hour in which another is lost, more find no call to make; \
+                 where calls last longer (migma_eraser_call_duration_seconds), raise migma.max_in_flight",
+                usable + SPARE
+            ),
+        ),
+    }
 }
 
 fn buffer(config: &Config) -> Verdict {
@@ -181,6 +222,52 @@ mod tests {
         );
         assert!(detail.contains("8 calls at a time make at least 16 a minute"), "{detail}");
         assert!(matches!(rate(&config("[rate_limit]\nburst=101")), Verdict::Warn(_)));
+    }
+
+    #[test]
+    fn workers_that_the_rate_can_use_are_as_many_as_its_calls_under_way_fill() {
+        let usable = |rate: u32, in_flight: u32, timeout: &str| {
+            usable(&config(&format!(
+                "[migma]\nmax_in_flight={in_flight}\nrequest_timeout='{timeout}'\n\
+                 [rate_limit]\nrequests_per_minute={rate}"
+            )))
+        };
+        assert_eq!((usable(480, 8, "30s"), usable(481, 8, "30s")), (1, 2), "8 under way are one worker's");
+        assert_eq!((usable(1, 1024, "30s"), usable(1_000_000, 1, "30s")), (1, 16_667));
+        assert_eq!((usable(1000, 8, "30s"), usable(1000, 8, "250ms")), (3, 1), "no call outlasts its timeout");
+    }
+
+    #[test]
+    fn the_page_on_scaling_reckons_workers_alike() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/scaling.md")).unwrap();
+        let rows = page.lines().skip_while(|line| !line.starts_with("| calls a minute ")).skip(2);
+        let rows = rows.take_while(|line| line.starts_with('|')).filter(|line| line.contains("| 1 s |"));
+        let mut reckoned = 0;
+        for row in rows {
+            let cells: Vec<_> = row.split('|').map(|cell| cell.trim().replace(',', "")).collect();
+            let config =
+                config(&format!("[rate_limit]\nrequests_per_minute={}\n[migma]\nmax_in_flight={}", cells[1], cells[3]));
+            let reckons = [usable(&config), usable(&config) + SPARE].map(|workers| workers.to_string());
+            assert_eq!(reckons, cells[4..6], "{row}");
+            reckoned += 1;
+        }
+        assert!(reckoned >= 2, "the table is read");
+    }
+
+    #[test]
+    fn more_workers_than_the_rate_can_use_and_one_to_spare_are_told_of() {
+        let config = config("[rate_limit]\nrequests_per_minute=1000");
+        let told = |live| match workers(&config, live) {
+            Verdict::Ok(detail) => detail,
+            verdict => panic!("{verdict:?}"),
+        };
+        let rate = "the rate can use 3 (1000 calls a minute, each taken to last 1s, 8 at a time)";
+        assert_eq!(told(None), format!("{rate}; one more is to spare"));
+        assert_eq!(told(Some(3)), format!("3 live, {rate}"));
+        assert_eq!(told(Some(4)), format!("4 live, one of them to spare: {rate}"));
+        let Verdict::Warn(trouble) = workers(&config, Some(5)) else { panic!("the fifth finds no call") };
+        assert_eq!(trouble.wrong, format!("5 workers live, {rate}"));
+        assert!(trouble.cure.starts_with("run 4 at most"), "{trouble:?}");
     }
 
     #[test]

@@ -2,13 +2,16 @@
 //!
 //! Never declares, consumes or writes: what is missing is told, not made.
 
+use std::path::Path;
+
 use super::super::pausing;
-use super::{Verdict, chain};
+use super::{Verdict, arithmetic, chain};
 use crate::amqp::{AmqpError, inspect};
 use crate::app;
 use crate::config::{Config, DatabaseUrl, JournalUrl};
 use crate::domain::pauses::Pause;
 use crate::journal::{PostgresJournal, Standing, Unfit};
+use crate::ports::JournalError;
 
 /// Whether the broker can be reached and lets us in; and whether exchanges and queues are there with the right
 /// arguments, or can be declared.
@@ -54,15 +57,75 @@ fn missing(config: &Config, missing: &[String]) -> Verdict {
     }
 }
 
-/// Whether the journal can be opened and written, by us alone.
-pub(super) async fn journal(config: &Config) -> Verdict {
-    let path = match &config.journal.url {
-        JournalUrl::Sqlite(path) => path,
-        JournalUrl::Postgres(url) => return database(url, config.journal.shared).await,
-    };
-    if !path.exists() {
-        return folder(path);
+/// The journal, as far as a look tells.
+pub(super) enum Journal<'a> {
+    /// A file, which each check opens for itself, if it can.
+    File(&'a Path),
+    /// A database, which is asked once.
+    Database {
+        /// Where.
+        url: &'a DatabaseUrl,
+        /// What is there.
+        looked: Result<Standing, JournalError>,
+    },
+}
+
+impl<'a> Journal<'a> {
+    /// Looks at it.
+    pub(super) async fn look(config: &'a Config) -> Self {
+        match &config.journal.url {
+            JournalUrl::Sqlite(path) => Self::File(path),
+            JournalUrl::Postgres(url) => {
+                Self::Database { url, looked: PostgresJournal::inspect(url.expose(), config.journal.shared).await }
+            }
+        }
     }
+
+    /// Whether it can be opened and written: by us alone, or beside those who share it.
+    pub(super) async fn verdict(&self, config: &Config) -> Verdict {
+        match self {
+            Self::File(path) if !path.exists() => folder(path),
+            Self::File(path) => file(path, config).await,
+            Self::Database { url, looked } => database(url, config.journal.shared, looked),
+        }
+    }
+
+    /// What is paused, by what the journal says, or the worker that has it; `None` where there is neither.
+    pub(super) async fn pauses(&self, config: &Config) -> Option<Verdict> {
+        let pauses = match self {
+            Self::File(path) if !path.exists() => return None,
+            Self::File(_) => match app::Store::open(config).await {
+                Ok(store) => {
+                    let all = store.journal().pauses().await;
+                    // Its verdict was told of before.
+                    let _ = store.close().await;
+                    told(&all.ok()?)
+                }
+                Err(_) => pausing::ask(config).await.ok()?.pauses.iter().map(pausing::Paused::told).collect(),
+            },
+            Self::Database { looked: Ok(standing), .. } if standing.has_tables => told(&standing.pauses),
+            Self::Database { .. } => return None,
+        };
+        Some(match &pauses[..] {
+            [] => Verdict::Ok("nothing is paused".to_owned()),
+            _ => Verdict::warn(pauses.join("; "), "nothing to mend if that is meant; `migma-eraser resume` ends it"),
+        })
+    }
+
+    /// How many workers are of use on it; `None` where it is one worker's.
+    pub(super) fn workers(&self, config: &Config) -> Option<Verdict> {
+        match self {
+            Self::Database { looked, .. } if config.journal.shared => {
+                let live = looked.as_ref().ok().and_then(|standing| standing.live_workers);
+                Some(arithmetic::workers(config, live))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a file that is there can be opened and written, by us alone.
+async fn file(path: &Path, config: &Config) -> Verdict {
     let error = match app::Store::open(config).await {
         Ok(journal) => {
             let closed = journal.close().await;
@@ -84,8 +147,8 @@ pub(super) async fn journal(config: &Config) -> Verdict {
 }
 
 /// Whether the database can be reached, lets us in beside who is there, and has our tables or room for them.
-async fn database(url: &DatabaseUrl, shared: bool) -> Verdict {
-    match PostgresJournal::inspect(url.expose(), shared).await {
+fn database(url: &DatabaseUrl, shared: bool, looked: &Result<Standing, JournalError>) -> Verdict {
+    match looked {
         Ok(Standing { in_use: true, .. }) if shared => Verdict::warn(
             format!("{url} is in use by a worker that has it alone"),
             "set journal.shared = true there too; until that worker ends, `run` stands by",
@@ -101,37 +164,10 @@ async fn database(url: &DatabaseUrl, shared: bool) -> Verdict {
         Ok(Standing { has_tables: true, .. }) => Verdict::Ok(url.to_string()),
         Ok(Standing { .. }) => Verdict::Ok(format!("`run` will make its tables in {url}")),
         Err(error) => Verdict::fail(
-            format!("{url}: {}", chain(&error)),
+            format!("{url}: {}", chain(error)),
             "start it, or mend journal.url: host, port, user, password and database",
         ),
     }
-}
-
-/// What is paused, by what the journal says, or the worker that has it; `None` where there is neither.
-pub(super) async fn pauses(config: &Config) -> Option<Verdict> {
-    let pauses = match &config.journal.url {
-        JournalUrl::Sqlite(path) if !path.exists() => return None,
-        JournalUrl::Sqlite(_) => match app::Store::open(config).await {
-            Ok(store) => {
-                let all = store.journal().pauses().await;
-                // Its verdict was told of before.
-                let _ = store.close().await;
-                told(&all.ok()?)
-            }
-            Err(_) => pausing::ask(config).await.ok()?.pauses.iter().map(pausing::Paused::told).collect(),
-        },
-        JournalUrl::Postgres(url) => {
-            let standing = PostgresJournal::inspect(url.expose(), config.journal.shared).await.ok()?;
-            if !standing.has_tables {
-                return None;
-            }
-            told(&standing.pauses)
-        }
-    };
-    Some(match &pauses[..] {
-        [] => Verdict::Ok("nothing is paused".to_owned()),
-        _ => Verdict::warn(pauses.join("; "), "nothing to mend if that is meant; `migma-eraser resume` ends it"),
-    })
 }
 
 fn told(pauses: &[Pause]) -> Vec<String> {
@@ -139,11 +175,11 @@ fn told(pauses: &[Pause]) -> Vec<String> {
 }
 
 /// Where the file is not there yet: whether it could be made.
-fn folder(path: &std::path::Path) -> Verdict {
+fn folder(path: &Path) -> Verdict {
     let existing = path.ancestors().skip(1).find(|folder| folder.exists() || folder.as_os_str().is_empty());
     let folder = match existing {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => std::path::Path::new("."),
+        _ => Path::new("."),
     };
     let writable = std::fs::metadata(folder).is_ok_and(|found| found.is_dir() && !found.permissions().readonly());
     if writable {

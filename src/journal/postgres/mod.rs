@@ -62,6 +62,8 @@ pub struct Standing {
     pub in_use: bool,
     /// The pauses in force.
     pub pauses: Vec<Pause>,
+    /// How many workers share it now; `None` where its tables do not tell.
+    pub live_workers: Option<u64>,
 }
 
 impl PostgresJournal {
@@ -111,8 +113,12 @@ impl PostgresJournal {
                 _ => Vec::new(),
             };
             pauses.retain(Pause::is_in_force);
+            let live_workers = match version {
+                Some(version) if version >= schema::WITH_WORKERS => Some(succession::live(&mut db).await?),
+                _ => None,
+            };
             let _ = db.close().await;
-            Ok::<_, Failure>(Standing { has_tables: version.is_some(), in_use, pauses })
+            Ok::<_, Failure>(Standing { has_tables: version.is_some(), in_use, pauses, live_workers })
         };
         session::patient(inspect).await.map_err(|failure| failure.at_the_door().into_error("look at its database"))
     }

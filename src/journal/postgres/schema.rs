@@ -22,6 +22,9 @@ const OLDEST: i64 = 130_000;
 /// The first version that knows pauses.
 pub(super) const WITH_PAUSES: i64 = 2;
 
+/// The first version that knows workers.
+pub(super) const WITH_WORKERS: i64 = 3;
+
 /// What makes each version of the schema out of the one before.
 const MIGRATIONS: &[&str] = &[
     "

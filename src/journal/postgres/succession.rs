@@ -63,6 +63,9 @@ const INHERIT: &str = "UPDATE migma_eraser_manifests AS manifests SET owner = $1
 const RENEW: &str = "UPDATE migma_eraser_workers SET until = clock_timestamp() + $2 * interval '1 millisecond'
      WHERE id = $1 RETURNING id";
 
+/// Who has the journal alone shares it with nobody.
+const LIVE: &str = "SELECT COUNT(*) FROM migma_eraser_workers WHERE until > clock_timestamp() AND until < 'infinity'";
+
 fn millis(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -113,6 +116,12 @@ pub(super) async fn stays(db: &mut PgConnection, worker: i64) -> Result<bool, Fa
         .fetch_optional(db)
         .await?;
     Ok(row.is_some())
+}
+
+/// How many workers have a lease that lasts.
+pub(super) async fn live(db: &mut PgConnection) -> Result<u64, Failure> {
+    let row = sqlx::query(LIVE).fetch_one(db).await?;
+    Ok(u64::try_from(get::<i64>(&row, 0)?).unwrap_or(0))
 }
 
 async fn succeed(db: &mut PgConnection, worker: i64, by_lease: bool) -> Result<(), Failure> {
