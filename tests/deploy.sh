@@ -135,6 +135,7 @@ assert(pod.spec.terminationGracePeriodSeconds > grace, "time to stop in order");
 const scaled = one("ScaledObject").spec;
 assert.equal(scaled.scaleTargetRef.kind, workers.kind, "KEDA scales the workers");
 assert.equal(workers.spec.replicas, undefined, "KEDA decides");
+for (const kind of ["ScaledObject", "TriggerAuthentication"]) assert.equal(one(kind).metadata.namespace, workers.metadata.namespace, "KEDA looks where the workers are");
 const worker = pod.spec.containers[0];
 assert.equal(worker.livenessProbe.httpGet.path, "/livez");
 assert.equal(worker.readinessProbe.httpGet.path, "/readyz");
@@ -168,7 +169,6 @@ if (workers.kind === "StatefulSet") {
   const [spread] = pod.spec.topologySpreadConstraints;
   assert(spread.topologyKey === "kubernetes.io/hostname" && spread.whenUnsatisfiable === "DoNotSchedule", "no two on one machine while there is another");
   for (const [label, value] of Object.entries(spread.labelSelector.matchLabels)) assert.equal(pod.metadata.labels[label], value, "spreads the pods");
-  for (const kind of ["ScaledObject", "TriggerAuthentication"]) assert.equal(one(kind).metadata.namespace, workers.metadata.namespace, "KEDA looks where the workers are");
 }
 console.log(`${all.length} manifests hold`);
 JS
