@@ -87,7 +87,8 @@ impl Claim {
             .pragma("secure_delete", "ON")
             // No page of ours in a temporary file elsewhere.
             .pragma("temp_store", "MEMORY")
-            .pragma("cache_size", "-65536")
+            // In KiB. What is not in it is in the system's own cache; more of ours would only be held twice.
+            .pragma("cache_size", "-8192")
             .pragma("wal_autocheckpoint", "16000")
             .row_buffer_size(512)
             // Each statement over many rows stands there in nine lengths.

@@ -48,6 +48,9 @@ pub(super) fn pieces<T>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
 }
 
 /// Inserts many rows: `values` stands for one, such as `(?, ?)`, and `bind` gives its values. How many went in.
+///
+/// `OR FAIL`, for whoever fails takes all that it did back anyway: without it `SQLite` would keep a copy of every page that
+/// the statement touches, to take that alone back.
 pub(super) async fn insert<T: Sync>(
     db: &mut SqliteConnection,
     (into, values, rest): (&'static str, &'static str, &'static str),
@@ -57,7 +60,7 @@ pub(super) async fn insert<T: Sync>(
     let mut inserted = 0;
     for piece in pieces(items) {
         let rows = vec![values; piece.len()].join(", ");
-        let mut query = sqlx::query(AssertSqlSafe(format!("INSERT INTO {into} VALUES {rows} {rest}")));
+        let mut query = sqlx::query(AssertSqlSafe(format!("INSERT OR FAIL INTO {into} VALUES {rows} {rest}")));
         for item in piece {
             query = bind(query, item);
         }
