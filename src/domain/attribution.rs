@@ -2,8 +2,10 @@
 //!
 //! The same parts give the same result in whatever order they come, in memory or read back from a journal.
 
+use std::sync::Arc;
+
 use super::ids::ManifestId;
-use super::key::IdempotencyKey;
+use super::key::{IdempotencyKey, KeyBase};
 use super::manifest::{Conclusion, End, FailCode, Span, positions};
 use super::moment::Timestamp;
 
@@ -45,7 +47,7 @@ pub struct Failure {
     pub may_have_taken_effect: bool,
 }
 
-/// A call that carried emails of the request.
+/// A call that carried emails of the request; one for all requests of its manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallRecord {
     /// The manifest.
@@ -62,6 +64,21 @@ pub struct CallRecord {
     pub request_id: Option<String>,
 }
 
+impl CallRecord {
+    /// The call that this end of a manifest came with, whose keys are derived from `key`.
+    #[must_use]
+    pub fn of(manifest: ManifestId, key: KeyBase, conclusion: &Conclusion) -> Arc<Self> {
+        Arc::new(Self {
+            manifest,
+            key: key.generation(conclusion.generation),
+            http_status: conclusion.http_status,
+            attempts: conclusion.attempts,
+            replayed: conclusion.replayed,
+            request_id: conclusion.request_id.clone(),
+        })
+    }
+}
+
 /// A request's emails, one standing each.
 #[derive(Clone, Debug)]
 pub struct Progress {
@@ -69,7 +86,7 @@ pub struct Progress {
     open: u32,
     under_way: u32,
     failures: Vec<Failure>,
-    calls: Vec<CallRecord>,
+    calls: Vec<Arc<CallRecord>>,
     count_mismatch: bool,
     completed_at: Option<Timestamp>,
 }
@@ -146,19 +163,12 @@ impl Progress {
         }
     }
 
-    /// A manifest that carried these emails has ended.
-    pub fn conclude(&mut self, manifest: ManifestId, key: IdempotencyKey, spans: &[Span], conclusion: &Conclusion) {
-        if self.calls.iter().any(|call| call.manifest == manifest) {
+    /// A manifest that carried these emails has ended, with this call.
+    pub fn conclude(&mut self, call: &Arc<CallRecord>, spans: &[Span], conclusion: &Conclusion) {
+        if self.calls.iter().any(|known| known.manifest == call.manifest) {
             return;
         }
-        self.calls.push(CallRecord {
-            manifest,
-            key,
-            http_status: conclusion.http_status,
-            attempts: conclusion.attempts,
-            replayed: conclusion.replayed,
-            request_id: conclusion.request_id.clone(),
-        });
+        self.calls.push(Arc::clone(call));
         match &conclusion.end {
             End::Split => return,
             End::Answered { not_found, uncertain, count_mismatch } => {
@@ -219,8 +229,8 @@ impl Progress {
 
     /// The calls that carried the request, oldest manifest first.
     #[must_use]
-    pub fn calls(&self) -> Vec<CallRecord> {
-        let mut calls = self.calls.clone();
+    pub fn calls(&self) -> Vec<&CallRecord> {
+        let mut calls: Vec<_> = self.calls.iter().map(Arc::as_ref).collect();
         calls.sort_by_key(|call| call.manifest);
         calls
     }
@@ -244,7 +254,6 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::RequestDigest;
-    use crate::domain::key::KeyBase;
     use crate::domain::manifest::{Member, Positions};
 
     fn conclusion(end: End, at: i64) -> Conclusion {
@@ -299,8 +308,11 @@ mod tests {
                 for n in order {
                     let (member, end) = &parts[n];
                     let _ = progress.start(&member.spans);
-                    let key = KeyBase::derive(std::slice::from_ref(member)).generation(0);
-                    progress.conclude(ManifestId(i64::try_from(n).unwrap()), key, &member.spans, &conclusion((*end).clone(), i64::try_from(n).unwrap()));
+                    let key = KeyBase::derive(std::slice::from_ref(member));
+                    let number = i64::try_from(n).unwrap();
+                    let conclusion = conclusion((*end).clone(), number);
+                    let call = CallRecord::of(ManifestId(number), key, &conclusion);
+                    progress.conclude(&call, &member.spans, &conclusion);
                 }
                 progress
             };

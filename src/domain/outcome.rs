@@ -1,10 +1,11 @@
 //! What a request's sender, and operations, are told: one meaning for each request, the same in every repeat.
 //!
-//! Everything but `publishedAt` is fixed by the request, its record and its progress; lists stand in the request's
-//! canonical order, so that a repeat after a crash is equal to the letter.
+//! Everything but `publishedAt` is fixed by the request, its record and its progress, and written once; lists stand in the
+//! request's canonical order, so that a repeat after a crash is equal to the letter.
 
 mod batch_event;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -67,7 +68,10 @@ pub struct Outcome {
     pub counts: Counts,
     /// Why a copy of the message goes to the dead exchange; `None` where it does not.
     pub dead: Option<Dead>,
-    fields: Fields,
+    /// The body, a JSON object, but for `publishedAt` and its end.
+    written: Vec<u8>,
+    /// The emails that failed, folded.
+    failed: HashSet<String>,
 }
 
 /// Addresses stay out of logs.
@@ -103,23 +107,33 @@ pub struct Dead {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Fields {
-    message_id: Option<String>,
-    correlation_id: Option<String>,
-    project_id: Option<ProjectIdText>,
+struct Fields<'a> {
+    message_id: Option<&'a str>,
+    correlation_id: Option<&'a str>,
+    project_id: Option<&'a str>,
     status: Status,
     deleted: u64,
-    not_found: Vec<String>,
-    invalid: Vec<Invalid>,
-    failed: Vec<Failed>,
-    uncertain: Vec<String>,
+    not_found: Vec<&'a str>,
+    invalid: Vec<Invalid<'a>>,
+    failed: Vec<Failed<'a>>,
+    uncertain: Vec<&'a str>,
     count_mismatch: bool,
-    error: Option<ErrorText>,
-    requests: Vec<Call>,
+    error: Option<ErrorText<'a>>,
+    requests: Vec<Call<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
     requests_omitted: usize,
-    metadata: Option<Box<RawValue>>,
+    metadata: Option<&'a RawValue>,
     completed_at: Option<Timestamp>,
+}
+
+impl Fields<'_> {
+    /// As JSON, without the brace that ends it.
+    fn written(&self) -> Vec<u8> {
+        // Strings, numbers and JSON that was parsed before: there is nothing that JSON could not say.
+        let mut written = serde_json::to_vec(self).unwrap_or_default();
+        written.pop();
+        written
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -127,40 +141,36 @@ const fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-#[derive(Debug, Serialize)]
-#[serde(transparent)]
-struct ProjectIdText(String);
-
 #[derive(Serialize)]
-struct Invalid {
-    email: String,
+struct Invalid<'a> {
+    email: &'a str,
     reason: String,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Failed {
-    emails: Vec<String>,
+struct Failed<'a> {
+    emails: Vec<&'a str>,
     code: FailCode,
     http_status: Option<u16>,
-    message: String,
+    message: Cow<'a, str>,
     may_have_taken_effect: bool,
 }
 
 #[derive(Serialize)]
-struct ErrorText {
+struct ErrorText<'a> {
     code: &'static str,
-    message: String,
+    message: &'a str,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Call {
-    idempotency_key: String,
+struct Call<'a> {
+    idempotency_key: &'a str,
     http_status: Option<u16>,
     attempts: u32,
     replayed: bool,
-    request_id: Option<String>,
+    request_id: Option<&'a str>,
 }
 
 /// The code of a dead letter whose emails were all processed, but for those that are no addresses.
@@ -176,15 +186,15 @@ impl Outcome {
     pub fn of(request: &DeletionRequest, record: &RequestRecord, progress: &Progress) -> Self {
         let mut deleted = 0;
         let (mut not_found, mut uncertain) = (Vec::new(), Vec::new());
-        let mut failed: Vec<(u16, Vec<String>)> = Vec::new();
+        let mut failed: Vec<(u16, Vec<&str>)> = Vec::new();
         for (email, standing) in request.emails.iter().zip(progress.standings()) {
             match standing {
                 Standing::Deleted => deleted += 1,
-                Standing::NotFound => not_found.push(email.as_str().to_owned()),
-                Standing::Uncertain => uncertain.push(email.as_str().to_owned()),
+                Standing::NotFound => not_found.push(email.as_str()),
+                Standing::Uncertain => uncertain.push(email.as_str()),
                 Standing::Failed(reason) => match failed.iter_mut().find(|(known, _)| known == reason) {
-                    Some((_, emails)) => emails.push(email.as_str().to_owned()),
-                    None => failed.push((*reason, vec![email.as_str().to_owned()])),
+                    Some((_, emails)) => emails.push(email.as_str()),
+                    None => failed.push((*reason, vec![email.as_str()])),
                 },
                 Standing::Fresh | Standing::Queued | Standing::UnderWay => {
                     debug_assert!(false, "an outcome is made of a complete request");
@@ -194,8 +204,8 @@ impl Outcome {
         let failed = failed.into_iter().filter_map(|(reason, emails)| {
             let failure = progress.failures().get(usize::from(reason))?;
             let message = match &failure.api_code {
-                Some(code) => format!("{} (the API's code: {code})", failure.code.text()),
-                None => failure.code.text().to_owned(),
+                Some(code) => Cow::Owned(format!("{} (the API's code: {code})", failure.code.text())),
+                None => Cow::Borrowed(failure.code.text()),
             };
             Some(Failed {
                 emails,
@@ -205,7 +215,7 @@ impl Outcome {
                 may_have_taken_effect: failure.may_have_taken_effect,
             })
         });
-        let failed: Vec<Failed> = failed.collect();
+        let failed: Vec<Failed<'_>> = failed.collect();
         let counts = Counts {
             deleted,
             not_found: not_found.len() as u64,
@@ -220,44 +230,47 @@ impl Outcome {
             _ => Status::Partial,
         };
         let dead = (status != Status::Succeeded).then(|| match failed.first() {
-            Some(first) => Dead { code: first.code.as_str(), reason: first.message.clone() },
+            Some(first) => Dead { code: first.code.as_str(), reason: first.message.to_string() },
             None => Dead { code: INVALID_EMAIL, reason: "some entries of emails are no addresses".to_owned() },
         });
         let calls = progress.calls();
-        let correlation_id = record.correlation_id.clone().unwrap_or_else(|| request.id.as_str().to_owned());
+        let correlation_id = record.correlation_id.as_deref().unwrap_or(request.id.as_str());
+        let folded = failed.iter().flat_map(|failed| &failed.emails).map(|text| fold(text).into_owned()).collect();
+        let fields = Fields {
+            message_id: Some(request.id.as_str()),
+            correlation_id: Some(correlation_id),
+            project_id: Some(record.project.as_str()),
+            status,
+            deleted,
+            not_found,
+            invalid: invalid(&request.invalid),
+            failed,
+            uncertain,
+            count_mismatch: progress.count_mismatch(),
+            error: None,
+            requests_omitted: calls.len().saturating_sub(LISTED_CALLS),
+            requests: calls
+                .into_iter()
+                .take(LISTED_CALLS)
+                .map(|call| Call {
+                    idempotency_key: call.key.as_str(),
+                    http_status: call.http_status,
+                    attempts: call.attempts,
+                    replayed: call.replayed,
+                    request_id: call.request_id.as_deref(),
+                })
+                .collect(),
+            metadata: record.metadata.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+            completed_at: progress.completed_at(),
+        };
         Self {
             id: OutcomeId::of_request(&request.id),
             status,
-            correlation_id: Some(correlation_id.clone()),
+            correlation_id: Some(correlation_id.to_owned()),
             counts,
             dead,
-            fields: Fields {
-                message_id: Some(request.id.as_str().to_owned()),
-                correlation_id: Some(correlation_id),
-                project_id: Some(ProjectIdText(record.project.as_str().to_owned())),
-                status,
-                deleted,
-                not_found,
-                invalid: invalid(&request.invalid),
-                failed,
-                uncertain,
-                count_mismatch: progress.count_mismatch(),
-                error: None,
-                requests_omitted: calls.len().saturating_sub(LISTED_CALLS),
-                requests: calls
-                    .into_iter()
-                    .take(LISTED_CALLS)
-                    .map(|call| Call {
-                        idempotency_key: call.key.as_str().to_owned(),
-                        http_status: call.http_status,
-                        attempts: call.attempts,
-                        replayed: call.replayed,
-                        request_id: call.request_id,
-                    })
-                    .collect(),
-                metadata: record.metadata.as_ref().and_then(|text| RawValue::from_string(text.clone()).ok()),
-                completed_at: progress.completed_at(),
-            },
+            written: fields.written(),
+            failed: folded,
         }
     }
 
@@ -287,54 +300,49 @@ impl Outcome {
         rejection: &Rejection,
         envelope: &Envelope,
     ) -> Self {
-        let correlation_id = envelope.correlation_id.clone().or_else(|| id.map(|id| id.as_str().to_owned()));
+        let message_id = id.map(MessageId::as_str);
+        let correlation_id = envelope.correlation_id.as_deref().or(message_id);
+        let fields = Fields {
+            message_id,
+            correlation_id,
+            project_id: project.map(ProjectId::as_str),
+            status: Status::Rejected,
+            deleted: 0,
+            not_found: Vec::new(),
+            invalid: invalid(entries),
+            failed: Vec::new(),
+            uncertain: Vec::new(),
+            count_mismatch: false,
+            error: Some(ErrorText { code: rejection.code.as_str(), message: &rejection.message }),
+            requests: Vec::new(),
+            requests_omitted: 0,
+            metadata: None,
+            completed_at: None,
+        };
         Self {
             id: OutcomeId::of_rejected(id, &envelope.payload),
             status: Status::Rejected,
-            correlation_id: correlation_id.clone(),
+            correlation_id: correlation_id.map(str::to_owned),
             counts: Counts { invalid: entries.len() as u64, ..Counts::default() },
             dead: Some(Dead { code: rejection.code.as_str(), reason: rejection.message.clone() }),
-            fields: Fields {
-                message_id: id.map(|id| id.as_str().to_owned()),
-                correlation_id,
-                project_id: project.map(|project| ProjectIdText(project.as_str().to_owned())),
-                status: Status::Rejected,
-                deleted: 0,
-                not_found: Vec::new(),
-                invalid: invalid(entries),
-                failed: Vec::new(),
-                uncertain: Vec::new(),
-                count_mismatch: false,
-                error: Some(ErrorText { code: rejection.code.as_str(), message: rejection.message.clone() }),
-                requests: Vec::new(),
-                requests_omitted: 0,
-                metadata: None,
-                completed_at: None,
-            },
+            written: fields.written(),
+            failed: HashSet::new(),
         }
     }
 
     /// The message body, as of now.
     #[must_use]
     pub fn json(&self, published_at: Timestamp) -> Bytes {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Published<'a> {
-            #[serde(flatten)]
-            fields: &'a Fields,
-            published_at: Timestamp,
-        }
-        // Strings, numbers and JSON that was parsed before: there is nothing that JSON could not say.
-        serde_json::to_vec(&Published { fields: &self.fields, published_at }).unwrap_or_default().into()
+        let rest = format!(r#","publishedAt":"{published_at}"}}"#);
+        [&self.written[..], rest.as_bytes()].concat().into()
     }
 
     /// Which entries of the message's own list were not done, as index ranges such as `0,4-7`; empty where all were.
     /// `None` where the list cannot be read.
     #[must_use]
     pub fn undone(&self, envelope: &Envelope) -> Option<String> {
-        let failed: HashSet<_> = self.fields.failed.iter().flat_map(|f| &f.emails).map(|text| fold(text)).collect();
         let nothing_done = self.status == Status::Rejected;
-        undone_indices(envelope, |folded| !nothing_done && !failed.contains(folded)).map(|ranges| print(&ranges))
+        undone_indices(envelope, |folded| !nothing_done && !self.failed.contains(folded)).map(|ranges| print(&ranges))
     }
 }
 
@@ -346,8 +354,8 @@ fn print(ranges: &[Range<usize>]) -> String {
     ranges.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
-fn invalid(entries: &[InvalidEntry]) -> Vec<Invalid> {
-    entries.iter().map(|e| Invalid { email: e.text.to_string(), reason: e.fault.to_string() }).collect()
+fn invalid(entries: &[InvalidEntry]) -> Vec<Invalid<'_>> {
+    entries.iter().map(|e| Invalid { email: &e.text, reason: e.fault.to_string() }).collect()
 }
 
 #[cfg(test)]

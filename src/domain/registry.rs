@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::attribution::Progress;
+use super::attribution::{CallRecord, Progress};
 use super::ids::{ManifestId, ProjectId, RequestDigest};
 use super::key::KeyBase;
 use super::manifest::{Conclusion, KnownRequest, Member, RequestRecord};
@@ -158,7 +158,7 @@ impl<D> Registry<D> {
         let mut progress = Progress::new(request.len());
         for part in &known.parts {
             match &part.conclusion {
-                Some(end) => progress.conclude(part.manifest, part.key.generation(end.generation), &part.spans, end),
+                Some(end) => progress.conclude(&CallRecord::of(part.manifest, part.key, end), &part.spans, end),
                 None => {
                     let _ = progress.start(&part.spans);
                 }
@@ -223,12 +223,12 @@ impl<D> Registry<D> {
         conclusion: &Conclusion,
     ) -> Vec<Completed<D>> {
         self.under_way.remove(&id);
-        let key = key.generation(conclusion.generation);
+        let call = CallRecord::of(id, key, conclusion);
         let mut completed = Vec::new();
         for member in members {
             // One that the journal does not know may have the name alone in common with what was in this manifest.
             let Some(entry) = self.entries.get_mut(&member.request).filter(|entry| entry.recorded) else { continue };
-            entry.progress.conclude(id, key.clone(), &member.spans, conclusion);
+            entry.progress.conclude(&call, &member.spans, conclusion);
             let done = entry.progress.is_complete();
             if (done || entry.is_abandoned())
                 && let Some(entry) = self.entries.remove(&member.request)

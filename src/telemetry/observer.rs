@@ -79,7 +79,9 @@ impl Observer for Telemetry {
                     ("invalid", counts.invalid),
                     ("failed", counts.failed),
                 ] {
-                    metrics.emails.of(result).inc_by(count);
+                    if count > 0 {
+                        metrics.emails.of(result).inc_by(count);
+                    }
                 }
                 metrics.request_seconds.observe(took.as_secs_f64());
             }

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::*;
-use crate::domain::attribution::Progress;
+use crate::domain::attribution::{CallRecord, Progress};
 use crate::domain::envelope::Envelope;
 use crate::domain::fate::Fate;
 use crate::domain::ids::ManifestId;
@@ -101,7 +101,9 @@ fn what_the_worker_says_of_a_request_is_as_the_schema_says() {
             let mut progress = Progress::new(request.len());
             let spans = [Span { request_at: 0, body_at: 0, len: 2 }];
             progress.start(&spans);
-            progress.conclude(ManifestId(1), KeyBase([0; 32]).generation(0), &spans, &conclusion(end));
+            let conclusion = conclusion(end);
+            let call = CallRecord::of(ManifestId(1), KeyBase([0; 32]), &conclusion);
+            progress.conclude(&call, &spans, &conclusion);
             let outcome = Outcome::of(&request, &record, &progress).json(Timestamp::from_millis(0));
             let mut outcome: Value = serde_json::from_slice(&outcome).unwrap();
             holds(OUTCOME, &outcome, true);

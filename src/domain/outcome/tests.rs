@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::attribution::CallRecord;
 use crate::domain::ids::ManifestId;
 use crate::domain::key::KeyBase;
 use crate::domain::manifest::{Conclusion, End, Positions, Span};
@@ -36,7 +37,7 @@ fn concluded(request: &DeletionRequest, end: End) -> Progress {
         at: Timestamp::from_millis(1_795_435_200_000),
     };
     progress.start(&spans);
-    progress.conclude(ManifestId(1), KeyBase([0; 32]).generation(0), &spans, &conclusion);
+    progress.conclude(&CallRecord::of(ManifestId(1), KeyBase([0; 32]), &conclusion), &spans, &conclusion);
     progress
 }
 
@@ -130,7 +131,7 @@ fn an_outcome_of_calls_without_end_is_small_enough_for_a_broker_and_says_what_it
             request_id: Some("r".repeat(36)),
             at: Timestamp::from_millis(0),
         };
-        progress.conclude(ManifestId(n), KeyBase([0; 32]).generation(0), &spans, &conclusion);
+        progress.conclude(&CallRecord::of(ManifestId(n), KeyBase([0; 32]), &conclusion), &spans, &conclusion);
     }
     let json = Outcome::of(&request, &record(&request), &progress).json(Timestamp::from_millis(0));
     assert!(json.len() < 4 << 20, "{}", json.len());

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Completed, Entry, Plan, Registry, is_same};
+use crate::domain::attribution::CallRecord;
 use crate::domain::ids::{ManifestId, RequestDigest};
 use crate::domain::manifest::{KnownRequest, Member};
 use crate::domain::request::DeletionRequest;
@@ -88,7 +89,7 @@ impl<D> Registry<D> {
         for part in &known.parts {
             unqueued |= entry.progress.start(&part.spans);
             if let Some(end) = &part.conclusion {
-                entry.progress.conclude(part.manifest, part.key.generation(end.generation), &part.spans, end);
+                entry.progress.conclude(&CallRecord::of(part.manifest, part.key, end), &part.spans, end);
             }
         }
         // As it was first recorded, be it by another.

@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use migma_eraser::api;
 use migma_eraser::domain::answer::{Doubt, Refusal, Reply, Verdict};
 use migma_eraser::domain::attempt::{Circumstances, Decision, History, decide};
-use migma_eraser::domain::attribution::Progress;
+use migma_eraser::domain::attribution::{CallRecord, Progress};
 use migma_eraser::domain::email::fold;
 use migma_eraser::domain::envelope::Envelope;
 use migma_eraser::domain::fate::Fate;
@@ -127,7 +127,7 @@ fn is_attributed(reply: &Reply, sent: u16) {
     };
     let mut progress = Progress::new(request.len());
     progress.start(&member.spans);
-    progress.conclude(manifest.id, key.generation(0), &member.spans, &conclusion);
+    progress.conclude(&CallRecord::of(manifest.id, key, &conclusion), &member.spans, &conclusion);
     assert!(progress.is_complete() && !progress.is_under_way());
     let record = RequestRecord {
         digest: request.digest,
