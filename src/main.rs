@@ -6,6 +6,11 @@ use std::process::{Command, ExitCode};
 use clap::Parser as _;
 use migma_eraser::cli::{self, Cli};
 
+/// Each request takes dozens of small allocations, which one thread makes and another frees: with the system's allocator
+/// that costs some 3 of 40 microseconds more.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Where Rust reads what stack threads get that ask for none of their own, such as those of the AMQP library.
 const STACK_VARIABLE: &str = "RUST_MIN_STACK";
 /// In bytes. The AMQP library reads headers by recursion: as deep as they can be nested in one frame (26,000 tables or

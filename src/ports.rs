@@ -38,8 +38,8 @@ pub enum Source {
 /// A message as its sender published it, carried to the dead exchange whole and unchanged; never read on the way.
 #[derive(Clone)]
 pub struct Original {
-    /// The sender's properties and headers.
-    pub properties: lapin::BasicProperties,
+    /// The sender's properties and headers; boxed, for deliveries are many and are moved about.
+    pub properties: Box<lapin::BasicProperties>,
 }
 
 /// What a sender wrote stays out of logs.

@@ -7,18 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
-use lapin::{Channel, Connection, Consumer};
+use lapin::options::BasicAckOptions;
+use lapin::{Channel, Connection};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::connection::{COMMAND_TIMEOUT, Connector, close, in_a_burst, pause, within};
-use super::message::{delivery, short};
+use super::consumers::{Consumers, Next};
+use super::message::delivery;
 use super::prefetch::{Change, Prefetch, cost};
 use super::unsettled::Unsettled;
-use super::{AmqpError, BrokerState, Names, topology, unreadable};
+use super::{AmqpError, BrokerState, topology, unreadable};
 use crate::domain::acks::Ack;
 use crate::ports::{Delivery, Epoch, Source};
 
@@ -37,9 +36,15 @@ pub(super) enum Command {
 
 /// What it tells.
 pub(super) enum Item {
-    Delivery(Box<Delivery>),
+    /// At least one, in the order of their tags.
+    Deliveries(Vec<Delivery>),
     Lost(Epoch),
 }
+
+/// The most deliveries, and after how many bytes of them no further one, that are taken at a time: what else there is to
+/// do has its turn, and memory is looked at.
+const BURST: usize = 256;
+const BURST_BYTES: usize = 256 * 1024;
 
 /// How a channel's life ended.
 enum End {
@@ -139,30 +144,6 @@ fn cause(error: &AmqpError) -> String {
     std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
 }
 
-/// Both consumers, while anything is consumed.
-struct Consumers {
-    returned: Consumer,
-    requests: Consumer,
-}
-
-impl Consumers {
-    async fn start(channel: &Channel, names: &Names, window: u16) -> Result<Self, AmqpError> {
-        let returned = consume(channel, &names.returned_queue, 1).await?;
-        let requests = consume(channel, &names.request_queue, window).await?;
-        Ok(Self { returned, requests })
-    }
-
-    /// Waits for ever where nothing is consumed.
-    async fn next(consumers: &mut Option<Self>) -> (Option<lapin::Result<lapin::message::Delivery>>, Source) {
-        let Some(Self { returned, requests }) = consumers else { return std::future::pending().await };
-        tokio::select! {
-            biased;
-            next = returned.next() => (next, Source::Returned),
-            next = requests.next() => (next, Source::Requests),
-        }
-    }
-}
-
 /// One channel, from its opening to its end.
 struct Life {
     channel: Channel,
@@ -175,12 +156,8 @@ struct Life {
 impl Life {
     /// Nothing more comes. What was on its way is dropped unseen, and comes again when the channel has ended.
     async fn cancel(&mut self) -> Result<(), AmqpError> {
-        let Some(Consumers { returned, requests }) = self.consumers.take() else { return Ok(()) };
-        for consumer in [returned, requests] {
-            let cancelling = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-            within(COMMAND_TIMEOUT, "cancelling a consumer", cancelling).await?;
-        }
-        Ok(())
+        let Some(consumers) = self.consumers.take() else { return Ok(()) };
+        consumers.cancel(&self.channel).await
     }
 }
 
@@ -300,18 +277,29 @@ impl Task {
         });
     }
 
-    /// Hands a delivery over.
-    async fn take(
-        &mut self,
-        life: &mut Life,
-        next: Option<lapin::Result<lapin::message::Delivery>>,
-        source: Source,
-    ) -> Result<(), End> {
-        match next {
-            Some(Ok(message)) => self.hand_over(life, message, source),
-            Some(Err(source)) => return Err(End::Failed(AmqpError::Broker { action: "consuming", source })),
-            None => return Err(End::Failed(AmqpError::Cancelled)),
-        }
+    /// Hands over this delivery, and requests that are here behind it.
+    async fn take(&mut self, life: &mut Life, mut next: Next, source: Source) -> Result<(), End> {
+        let (mut burst, mut bytes) = (Vec::new(), 0);
+        let end = loop {
+            match next {
+                Some(Ok(message)) => {
+                    bytes += message.data.len();
+                    burst.push(self.accept(life, message, source));
+                }
+                Some(Err(source)) => break Err(End::Failed(AmqpError::Broker { action: "consuming", source })),
+                None => break Err(End::Failed(AmqpError::Cancelled)),
+            }
+            let Some(consumers) = &mut life.consumers else { break Ok(()) };
+            if source == Source::Returned || burst.len() >= BURST || bytes >= BURST_BYTES {
+                break Ok(());
+            }
+            match consumers.another_request() {
+                Some(another) => next = another,
+                None => break Ok(()),
+            }
+        };
+        self.hand_over(burst);
+        end?;
         self.fit(life).await
     }
 
@@ -339,26 +327,28 @@ impl Task {
         }
     }
 
-    fn hand_over(&mut self, life: &mut Life, message: lapin::message::Delivery, source: Source) {
+    /// Counts a delivery as ours.
+    fn accept(&mut self, life: &mut Life, message: lapin::message::Delivery, source: Source) -> Delivery {
         let cost = cost(message.data.len());
         self.prefetch.saw(cost);
         life.unsettled.add(message.delivery_tag, cost, source);
-        self.handed_over += 1;
-        let _ = self.deliver.send(Item::Delivery(Box::new(delivery(message, source, self.epoch))));
+        delivery(message, source, self.epoch)
     }
 
-    /// Cancels the consumer of requests, takes what was on its way, and consumes anew with another window.
-    async fn resize(&mut self, life: &mut Life, window: u16) -> Result<(), AmqpError> {
-        let Some(Consumers { returned, requests: mut old }) = life.consumers.take() else { return Ok(()) };
-        let cancelling = life.channel.basic_cancel(old.tag(), BasicCancelOptions::default());
-        within(COMMAND_TIMEOUT, "cancelling a consumer", cancelling).await?;
-        while let Ok(Some(next)) = tokio::time::timeout(COMMAND_TIMEOUT, old.next()).await {
-            let message = next.map_err(|source| AmqpError::Broker { action: "consuming", source })?;
-            self.hand_over(life, message, Source::Requests);
+    fn hand_over(&mut self, burst: Vec<Delivery>) {
+        if !burst.is_empty() {
+            self.handed_over += burst.len() as u64;
+            let _ = self.deliver.send(Item::Deliveries(burst));
         }
+    }
+
+    /// Takes what was on its way to the consumer of requests, which goes on with another window.
+    async fn resize(&mut self, life: &mut Life, window: u16) -> Result<(), AmqpError> {
+        let Some(consumers) = &mut life.consumers else { return Ok(()) };
+        let on_its_way = consumers.resize(&life.channel, &self.connector.settings.names, window).await?;
+        let burst = on_its_way.into_iter().map(|message| self.accept(life, message, Source::Requests)).collect();
+        self.hand_over(burst);
         life.unsettled.hand_over();
-        let requests = consume(&life.channel, &self.connector.settings.names.request_queue, window).await?;
-        life.consumers = Some(Consumers { returned, requests });
         Ok(())
     }
 
@@ -397,11 +387,4 @@ impl Task {
         }
         Ok(())
     }
-}
-
-async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<Consumer, AmqpError> {
-    within(COMMAND_TIMEOUT, "setting the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-    let consuming =
-        channel.basic_consume(short(queue), short(""), BasicConsumeOptions::default(), FieldTable::default());
-    within(COMMAND_TIMEOUT, "consuming", consuming).await
 }

@@ -139,7 +139,7 @@ impl Letter {
             properties.headers().as_ref().map(|headers| headers.inner().clone()).unwrap_or_default();
         // The broker's counts belong to the queue that it leaves.
         headers.retain(|name, _| !matches!(name.as_str(), "x-delivery-count" | "x-acquired-count"));
-        Submission { original: Original { properties: properties.with_headers(headers.into()) }, payload }
+        Submission { original: Original { properties: properties.with_headers(headers.into()).into() }, payload }
     }
 
     fn code_header(&self) -> Option<String> {

@@ -40,7 +40,7 @@ pub fn delivery(from: lapin::message::Delivery, source: Source, epoch: Epoch) ->
             payload: from.data.into(),
         },
         reply_to: text(properties.reply_to()),
-        original: Original { properties },
+        original: Original { properties: properties.into() },
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
     fn letter(headers: FieldTable, ours: &[(&'static str, String)]) -> FieldTable {
         let properties =
             BasicProperties::default().with_headers(headers).with_user_id("bob".into()).with_expiration("1".into());
-        let made = forwarded(&Original { properties }, ours, false);
+        let made = forwarded(&Original { properties: properties.into() }, ours, false);
         assert!(made.user_id().is_none() && made.expiration().is_none());
         made.headers().clone().unwrap()
     }
@@ -184,7 +184,7 @@ mod tests {
         for name in ["x-death", "x-first-death-queue", "x-last-death-reason", "x-eraser-aside-since", "mine"] {
             headers.insert(name.into(), AMQPValue::LongString("1".into()));
         }
-        let original = Original { properties: BasicProperties::default().with_headers(headers) };
+        let original = Original { properties: BasicProperties::default().with_headers(headers).into() };
         let ours = [("x-eraser-aside-since", "2".to_owned())];
         let made = forwarded(&original, &ours, true).headers().clone().unwrap();
         assert_eq!(made.inner().keys().map(ShortString::as_str).collect::<Vec<_>>(), ["mine", "x-eraser-aside-since"]);

@@ -6,6 +6,7 @@
 
 mod connection;
 mod consumer;
+mod consumers;
 mod dead_letters;
 mod letter;
 mod message;
@@ -41,7 +42,7 @@ use crate::ports::{Broker, Confirm, Epoch, Inbound, Publication};
 /// How long the end of the publishing connection is waited for.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// The most deliveries that are handed over at once.
+/// After so many deliveries no further ones are handed over with them.
 const BURST: usize = 1000;
 
 /// What the adapter goes by; checked by `config`.
@@ -287,11 +288,11 @@ impl Broker for RabbitMq {
                 inbox.heard.send_replace(epoch.0);
                 return Inbound::Lost(epoch);
             }
-            Item::Delivery(delivery) => vec![*delivery],
+            Item::Deliveries(deliveries) => deliveries,
         };
         while deliveries.len() < BURST {
             match inbox.items.try_recv() {
-                Ok(Item::Delivery(delivery)) => deliveries.push(*delivery),
+                Ok(Item::Deliveries(more)) => deliveries.extend(more),
                 Ok(lost) => {
                     inbox.next = Some(lost);
                     break;

@@ -39,7 +39,7 @@ impl Submission {
             .with_app_id(short(APP_ID))
             .with_timestamp(at.as_seconds())
             .with_delivery_mode(PERSISTENT);
-        Self { original: Original { properties }, payload }
+        Self { original: Original { properties: properties.into() }, payload }
     }
 }
 
@@ -95,7 +95,7 @@ impl Submitter {
         let Submission { original, payload } = submission;
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let (exchange, key) = (short(&self.target.exchange), short(&self.target.routing_key));
-        let publishing = self.channel.basic_publish(exchange, key, options, &payload, original.properties);
+        let publishing = self.channel.basic_publish(exchange, key, options, &payload, *original.properties);
         let confirm = within(COMMAND_TIMEOUT, "publishing", publishing).await?;
         self.bytes += payload.len();
         self.window.push_back((confirm, payload.len()));

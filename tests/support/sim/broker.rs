@@ -279,7 +279,7 @@ impl FakeBroker {
                     tag: life.tag,
                     source: message.source,
                     redelivered: message.redelivered,
-                    original: Original { properties: properties(&message.envelope) },
+                    original: Original { properties: properties(&message.envelope).into() },
                     envelope: message.envelope,
                     reply_to: None,
                 }
