@@ -41,8 +41,8 @@ pub(super) enum Item {
     Lost(Epoch),
 }
 
-/// The most deliveries, and after how many bytes of them no further one, that are taken at a time: what else there is to
-/// do has its turn, and memory is looked at.
+/// The most deliveries that are handed over at a time, and after how many bytes no further one is taken with them: what
+/// else there is to do has its turn.
 const BURST: usize = 256;
 const BURST_BYTES: usize = 256 * 1024;
 
@@ -290,7 +290,8 @@ impl Task {
                 None => break Err(End::Failed(AmqpError::Cancelled)),
             }
             let Some(consumers) = &mut life.consumers else { break Ok(()) };
-            if source == Source::Returned || burst.len() >= BURST || bytes >= BURST_BYTES {
+            let is_full = self.prefetch.is_full(life.unsettled.load);
+            if source == Source::Returned || is_full || burst.len() >= BURST || bytes >= BURST_BYTES {
                 break Ok(());
             }
             match consumers.another_request() {
@@ -335,8 +336,10 @@ impl Task {
         delivery(message, source, self.epoch)
     }
 
-    fn hand_over(&mut self, burst: Vec<Delivery>) {
-        if !burst.is_empty() {
+    fn hand_over(&mut self, mut deliveries: Vec<Delivery>) {
+        while !deliveries.is_empty() {
+            let rest = deliveries.split_off(deliveries.len().min(BURST));
+            let burst = std::mem::replace(&mut deliveries, rest);
             self.handed_over += burst.len() as u64;
             let _ = self.deliver.send(Item::Deliveries(burst));
         }
@@ -346,8 +349,9 @@ impl Task {
     async fn resize(&mut self, life: &mut Life, window: u16) -> Result<(), AmqpError> {
         let Some(consumers) = &mut life.consumers else { return Ok(()) };
         let on_its_way = consumers.resize(&life.channel, &self.connector.settings.names, window).await?;
-        let burst = on_its_way.into_iter().map(|message| self.accept(life, message, Source::Requests)).collect();
-        self.hand_over(burst);
+        let accept = |message| self.accept(life, message, Source::Requests);
+        let deliveries = on_its_way.into_iter().map(accept).collect();
+        self.hand_over(deliveries);
         life.unsettled.hand_over();
         Ok(())
     }

@@ -92,7 +92,7 @@ impl Prefetch {
     /// What to do, given what is unsettled, and how much of it the pipeline has not looked at yet: it grows only by what
     /// is known of most that are here, for only then is the limit theirs.
     pub(super) fn change(&mut self, load: Load, unseen: usize) -> Change {
-        if load.cost > self.buffer_bytes {
+        if self.is_full(load) {
             return Change::Pause;
         }
         let target = self.target();
@@ -110,6 +110,11 @@ impl Prefetch {
         };
         self.window = wanted;
         Change::Consume(self.window())
+    }
+
+    /// Whether what is here is more than the buffer holds.
+    pub(super) const fn is_full(&self, load: Load) -> bool {
+        load.cost > self.buffer_bytes
     }
 
     /// Whether enough is done after a pause to go on.

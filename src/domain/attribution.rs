@@ -47,7 +47,7 @@ pub struct Failure {
     pub may_have_taken_effect: bool,
 }
 
-/// A call that carried emails of the request; one for all requests of its manifest.
+/// A call that carried emails of the request. Requests that one call completes share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallRecord {
     /// The manifest.

@@ -87,7 +87,7 @@ impl Claim {
             .pragma("secure_delete", "ON")
             // No page of ours in a temporary file elsewhere.
             .pragma("temp_store", "MEMORY")
-            // In KiB. What is not in it is in the system's own cache; more of ours would only be held twice.
+            // In KiB. Clean pages that are not in it are in the system's own cache; more of ours would hold them twice.
             .pragma("cache_size", "-8192")
             .pragma("wal_autocheckpoint", "16000")
             .row_buffer_size(512)
