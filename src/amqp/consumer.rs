@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::connection::{COMMAND_TIMEOUT, Connector, close, in_a_burst, pause, within};
 use super::consumers::{Consumers, Next};
 use super::message::delivery;
-use super::prefetch::{Change, Prefetch, cost};
+use super::prefetch::{Change, Prefetch, cost, in_bursts};
 use super::unsettled::Unsettled;
 use super::{AmqpError, BrokerState, topology, unreadable};
 use crate::domain::acks::Ack;
@@ -40,11 +40,6 @@ pub(super) enum Item {
     Deliveries(Vec<Delivery>),
     Lost(Epoch),
 }
-
-/// The most deliveries that are handed over at a time, and after how many bytes no further one is taken with them: what
-/// else there is to do has its turn.
-const BURST: usize = 256;
-const BURST_BYTES: usize = 256 * 1024;
 
 /// How a channel's life ended.
 enum End {
@@ -154,7 +149,7 @@ struct Life {
 }
 
 impl Life {
-    /// Nothing more comes. What was on its way is dropped unseen, and comes again when the channel has ended.
+    /// Both consumers, where anything is consumed.
     async fn cancel(&mut self) -> Result<(), AmqpError> {
         let Some(consumers) = self.consumers.take() else { return Ok(()) };
         consumers.cancel(&self.channel).await
@@ -290,8 +285,7 @@ impl Task {
                 None => break Err(End::Failed(AmqpError::Cancelled)),
             }
             let Some(consumers) = &mut life.consumers else { break Ok(()) };
-            let is_full = self.prefetch.is_full(life.unsettled.load);
-            if source == Source::Returned || is_full || burst.len() >= BURST || bytes >= BURST_BYTES {
+            if source == Source::Returned || !self.prefetch.takes_another(life.unsettled.load, burst.len(), bytes) {
                 break Ok(());
             }
             match consumers.another_request() {
@@ -336,10 +330,8 @@ impl Task {
         delivery(message, source, self.epoch)
     }
 
-    fn hand_over(&mut self, mut deliveries: Vec<Delivery>) {
-        while !deliveries.is_empty() {
-            let rest = deliveries.split_off(deliveries.len().min(BURST));
-            let burst = std::mem::replace(&mut deliveries, rest);
+    fn hand_over(&mut self, deliveries: Vec<Delivery>) {
+        for burst in in_bursts(deliveries) {
             self.handed_over += burst.len() as u64;
             let _ = self.deliver.send(Item::Deliveries(burst));
         }

@@ -1,4 +1,5 @@
-//! How many deliveries to hold: as many as fit the buffer by the sizes seen, and no more than can be sent on in time.
+//! How many deliveries to hold: as many as fit the buffer by the sizes seen, and no more than can be sent on in time. And
+//! how many to take at a time.
 //!
 //! A live consumer's prefetch cannot be changed, so a change means to cancel and to consume anew; the arithmetic here
 //! says when that is worth it. What an earlier consumer of the channel left unsettled counts against the buffer, not
@@ -14,6 +15,11 @@ const MEMORY: usize = 16;
 const GROWTH: usize = 8;
 /// The window of a new channel, at most.
 const FIRST: usize = 32;
+
+/// The most deliveries that are taken at a time, and after how many bytes no further one is taken with them: what else there
+/// is to do has its turn.
+const BURST: usize = 256;
+const BURST_BYTES: usize = 256 * 1024;
 
 /// What a delivery of so many bytes costs in memory while it is unsettled.
 pub(super) const fn cost(payload_bytes: usize) -> usize {
@@ -112,8 +118,12 @@ impl Prefetch {
         Change::Consume(self.window())
     }
 
-    /// Whether what is here is more than the buffer holds.
-    pub(super) const fn is_full(&self, load: Load) -> bool {
+    /// Whether a further delivery is taken with so many, of so many bytes, that are part of the load already.
+    pub(super) const fn takes_another(&self, load: Load, taken: usize, bytes: usize) -> bool {
+        !self.is_full(load) && taken < BURST && bytes < BURST_BYTES
+    }
+
+    const fn is_full(&self, load: Load) -> bool {
         load.cost > self.buffer_bytes
     }
 
@@ -126,6 +136,15 @@ impl Prefetch {
     pub(super) fn window(&self) -> u16 {
         u16::try_from(self.window).unwrap_or(u16::MAX)
     }
+}
+
+/// Parts of [`BURST`] at the most, in their order.
+pub(super) fn in_bursts<T>(mut items: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+    std::iter::from_fn(move || {
+        let rest = items.split_off(items.len().min(BURST));
+        let burst = std::mem::replace(&mut items, rest);
+        (!burst.is_empty()).then_some(burst)
+    })
 }
 
 #[cfg(test)]
@@ -252,5 +271,22 @@ mod tests {
         prefetch.limit(100);
         let load = Load { unsettled: 10, own: 10, cost: 10 * SMALL };
         assert_eq!(prefetch.change(load, 0), Change::Consume(90));
+    }
+
+    #[test]
+    fn a_burst_ends_where_the_buffer_is_full_or_others_wait_for_their_turn() {
+        let prefetch = Prefetch::new(64 * 1024, 64 * 1024, 100);
+        let load = |cost| Load { unsettled: 1, own: 1, cost };
+        assert!(prefetch.takes_another(load(64 * 1024), 1, 1));
+        assert!(!prefetch.takes_another(load(64 * 1024 + 1), 1, 1), "no delivery beyond the one that fills it");
+        assert!(!prefetch.takes_another(load(1), BURST, 1) && !prefetch.takes_another(load(1), 1, BURST_BYTES));
+    }
+
+    #[test]
+    fn however_many_are_drained_at_once_they_are_handed_over_in_bursts() {
+        let lengths: Vec<_> = in_bursts((0..600).collect()).map(|burst: Vec<u32>| burst.len()).collect();
+        assert_eq!(lengths, [256, 256, 88]);
+        assert_eq!(in_bursts((0..600).collect::<Vec<_>>()).flatten().collect::<Vec<_>>(), (0..600).collect::<Vec<_>>());
+        assert_eq!(in_bursts(Vec::<u32>::new()).count(), 0);
     }
 }

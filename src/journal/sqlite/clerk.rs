@@ -3,7 +3,8 @@
 //! A caller that is dropped leaves its work with the clerk, which does it whole or not at all; nobody is answered before
 //! the commit. What waited while the disk was busy shares the next commit. Where a piece of work fails, the others of its
 //! group are done again without it: failures are rare, and a savepoint for each piece would have `SQLite` copy every page
-//! that it touches (with what `rows::insert` spares, a tenth of all that a request costs, as measured). Never here: what the work is.
+//! that it touches (with what `rows::insert` spares, a tenth of all that a request costs, as measured). Never here: what
+//! the work is.
 
 use std::sync::Arc;
 
@@ -24,8 +25,7 @@ pub(super) trait Work: Send + Sync + 'static {
     const ACTION: &'static str;
     /// What it gives.
     type Answer: Send + 'static;
-    /// Does it, within a transaction. A statement's error must be passed up: the transaction may be gone with it, and what
-    /// came after would stand by itself.
+    /// Does it, within a transaction.
     async fn work(&self, db: &mut SqliteConnection) -> Result<Self::Answer, Failure>;
 }
 
@@ -175,8 +175,17 @@ async fn transact(db: &mut SqliteConnection, begin: &'static str, group: &mut [B
         if !job.work(db).await {
             return Err(Lost::By(at));
         }
+        if !stands(db).await {
+            return Err(Lost::For(sqlx::Error::Protocol("the transaction ended under its work".to_owned())));
+        }
     }
     Ok(execute(db, "COMMIT").await?)
+}
+
+/// Whether the transaction is open still: then, and only then, `SQLite` refuses to begin another. What came after its end
+/// would be durable by itself, whatever its caller is told.
+async fn stands(db: &mut SqliteConnection) -> bool {
+    execute(db, "BEGIN").await.is_err()
 }
 
 /// Work of any kind.

@@ -324,6 +324,12 @@ async fn one_that_fails_harms_none_that_shares_its_transaction() {
     let (a, b, c) = tokio::join!(record(&journal, "m3", 3), journal.writer.ask(ends), record(&journal, "m4", 3));
     assert!(a.is_ok() && b.is_err() && c.is_ok());
     assert_eq!(journal.open_manifests().await.unwrap().len(), 4);
+    // Even where it does so unseen: what came after it does not stand by itself.
+    let (a, b, c) =
+        tokio::join!(record(&journal, "m5", 3), journal.writer.ask(Raw("ROLLBACK")), record(&journal, "m6", 3));
+    assert!(a.is_err() && b.is_err() && c.is_err());
+    assert_eq!(journal.open_manifests().await.unwrap().len(), 4);
+    record(&journal, "m5", 3).await.unwrap();
 }
 
 #[tokio::test]
