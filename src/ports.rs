@@ -173,11 +173,14 @@ pub trait Broker: Send + Sync {
     /// it has heard of those that are here. Returns at once.
     fn looked(&self, at_most: Option<u16>);
 
+    /// Whether the prefetch is used up: nothing more comes before something that is here is settled.
+    fn is_used_up(&self) -> bool;
+
     /// Ends this epoch: everything unsettled goes back to its queue, which is told as [`Inbound::Lost`], and a new
     /// channel consumes, where that is on. Returns at once.
     fn give_back(&self, epoch: Epoch);
 
-    /// Publishes a group and waits for what the broker says of each, in their order. While there is no connection it
+    /// Publishes a group and waits for what the broker says of each, in their order. Several may be under way at once. While there is no connection it
     /// waits for one, for some seconds at most, then says [`Confirm::Unconfirmed`].
     async fn publish(&self, group: Vec<Publication>) -> Vec<Confirm>;
 

@@ -111,7 +111,9 @@ pub(super) async fn run(
         task.epoch = Epoch(task.epoch.0 + 1);
         let end = task.live(&connection, &mut failures).await;
         let reach = task.reach();
-        task.state.send_modify(|state| (state.consuming, state.unsettled, state.held_bytes) = (false, 0, 0));
+        task.state.send_modify(|state| {
+            *state = BrokerState { consuming: false, unsettled: 0, held_bytes: 0, used_up: false, ..*state };
+        });
         let _ = task.deliver.send(Item::Lost(task.epoch));
         match end {
             End::GivenBack => standing = Some(connection),
@@ -269,6 +271,7 @@ impl Task {
             state.unsettled = life.unsettled.load.unsettled;
             state.held_bytes = life.unsettled.load.cost;
             state.prefetch = self.prefetch.window();
+            state.used_up = life.paused || self.prefetch.is_used_up(life.unsettled.load);
         });
     }
 
@@ -293,6 +296,8 @@ impl Task {
                 None => break Ok(()),
             }
         };
+        // Whoever takes them is to know whether they are the last for now.
+        self.tell(life);
         self.hand_over(burst);
         end?;
         self.fit(life).await

@@ -50,7 +50,7 @@ pub struct DeadLetters {
 /// What one channel holds.
 struct Portion {
     channel: Channel,
-    settled: AckWindow,
+    settled: AckWindow<()>,
     /// How many are here, and not acked.
     held: u32,
 }
@@ -119,7 +119,10 @@ impl DeadLetters {
         for (number, tags) in by_channel {
             let Some(portion) = self.portions.get_mut(number) else { continue };
             portion.held = portion.held.saturating_sub(u32::try_from(tags.len()).unwrap_or(u32::MAX));
-            for Ack { tag, multiple } in portion.settled.settle(&tags) {
+            for tag in tags {
+                portion.settled.settle(tag, (), Duration::ZERO);
+            }
+            for Ack { tag, multiple } in portion.settled.acks(Duration::ZERO).acks {
                 let acking = portion.channel.basic_ack(tag, BasicAckOptions { multiple });
                 within(COMMAND_TIMEOUT, "taking dead letters away", acking).await?;
             }
@@ -159,7 +162,7 @@ impl DeadLetters {
         let consuming = channel.basic_consume(short(&self.queue), short(&tag(number)), options, FieldTable::default());
         let consumer = within(COMMAND_TIMEOUT, "consuming", consuming).await?;
         self.deliveries.push(Box::pin(consumer.map(move |delivery| (number, delivery))));
-        self.portions.push(Portion { channel, settled: AckWindow::default(), held: 0 });
+        self.portions.push(Portion { channel, settled: AckWindow::new(Duration::ZERO), held: 0 });
         Ok(())
     }
 }

@@ -1,9 +1,11 @@
 //! RabbitMQ by way of lapin: topology, two connections with a reconnect loop of our own, prefetch, confirms.
 //!
-//! Two connections, for a publisher that the broker blocks must not hang acks. lapin's own recovery stays off: after
+//! Two connections, for a publisher that the broker blocks must not hang acks; replies have a third, made when the first
+//! is due. lapin's own recovery stays off: after
 //! one, an old delivery tag could ack another message. Never here: what a message means, when to ack, or a payload,
 //! an address or a password in a log.
 
+mod confirms;
 mod connection;
 mod consumer;
 mod consumers;
@@ -13,6 +15,7 @@ mod message;
 mod outcomes;
 mod prefetch;
 mod publisher;
+mod replies;
 mod submitter;
 mod topology;
 mod unreadable;
@@ -189,6 +192,8 @@ pub struct BrokerState {
     pub unsettled: usize,
     /// The prefetch in use.
     pub prefetch: u16,
+    /// Whether the prefetch is used up: nothing more comes before something that is here is settled.
+    pub used_up: bool,
 }
 
 /// RabbitMQ.
@@ -259,7 +264,7 @@ impl RabbitMq {
         let tell = Arc::new(tell);
         tokio::spawn(consumer::run(Arc::clone(connector), first, ordered, deliver, heard, Arc::clone(&tell)));
         tokio::spawn(publisher::run(Arc::clone(connector), publish, tell));
-        tokio::spawn(publisher::run_replies(Arc::clone(connector), reply_orders));
+        tokio::spawn(replies::run(Arc::clone(connector), reply_orders));
         let inbound = Mutex::new(Inbox { items, heard: tell_heard, next: None });
         Ok(Self { commands, inbound, told: AtomicU64::new(0), jobs, replies, state })
     }
@@ -310,6 +315,12 @@ impl Broker for RabbitMq {
 
     fn looked(&self, at_most: Option<u16>) {
         let _ = self.commands.send(Command::Looked { at: self.told.load(Ordering::Relaxed), at_most });
+    }
+
+    fn is_used_up(&self) -> bool {
+        // Whoever takes deliveries asks; what has come and is not taken yet is to come.
+        let taken = self.inbound.try_lock().is_ok_and(|inbox| inbox.next.is_none() && inbox.items.is_empty());
+        taken && self.state.borrow().used_up
     }
 
     fn give_back(&self, epoch: Epoch) {

@@ -5,8 +5,8 @@
 //! says when that is worth it. What an earlier consumer of the channel left unsettled counts against the buffer, not
 //! against the present consumer's window.
 
-/// What a delivery costs beside its payload, in bytes: its struct, its parsed form, its place in the maps.
-const OVERHEAD: usize = 3 * 1024;
+/// What a delivery costs beside its payload, in bytes: its struct, its parsed form, its place in the maps, its outcome.
+const OVERHEAD: usize = 4 * 1024;
 /// How many times its payload a delivery costs: the payload itself, the addresses parsed from it, their places in a lane.
 const PAYLOAD_FACTOR: usize = 8;
 /// How much one size counts for the next estimate: 1 / this.
@@ -104,18 +104,28 @@ impl Prefetch {
         let target = self.target();
         let wanted = if target < self.window / 2 {
             target.saturating_sub(load.unsettled).max(self.floor.min(target))
-        } else if load.own >= self.window && unseen <= self.window / 2 {
-            // All that is unsettled now will be an earlier consumer's.
-            let room = target.min(self.window.saturating_mul(GROWTH)).saturating_sub(load.unsettled);
-            if room <= self.window + self.window / 2 {
-                return Change::Keep;
-            }
-            room
+        } else if load.own >= self.window
+            && unseen <= self.window / 2
+            && let Some(larger) = self.larger(load)
+        {
+            larger
         } else {
             return Change::Keep;
         };
         self.window = wanted;
         Change::Consume(self.window())
+    }
+
+    /// The next larger window, where there is room for one that is worth the while.
+    fn larger(&self, load: Load) -> Option<usize> {
+        // All that is unsettled now will be an earlier consumer's.
+        let room = self.target().min(self.window.saturating_mul(GROWTH)).saturating_sub(load.unsettled);
+        (room > self.window + self.window / 2).then_some(room)
+    }
+
+    /// Whether the broker sends nothing more before something is settled: the window has its size, and is full.
+    pub(super) fn is_used_up(&self, load: Load) -> bool {
+        load.own >= self.window && self.larger(load).is_none()
     }
 
     /// Whether a further delivery is taken with so many, of so many bytes, that are part of the load already.
@@ -180,7 +190,7 @@ mod tests {
     #[test]
     fn it_grows_to_thousands_of_small_messages_in_a_few_steps() {
         let (held, steps) = grow(&mut Prefetch::new(64 * MIB, 12 * MIB, u16::MAX), SMALL);
-        assert!(held > 12_000, "{held}");
+        assert!(held > 10_000, "{held}");
         assert!(steps <= 8, "{steps}");
     }
 
@@ -242,6 +252,17 @@ mod tests {
             let _ = prefetch.change(Load { unsettled: own, own, cost: own * SMALL }, 0);
         }
         assert!(seen < 1000, "{seen}");
+    }
+
+    #[test]
+    fn a_window_is_used_up_once_it_is_full_and_will_not_grow() {
+        let mut prefetch = Prefetch::new(64 * MIB, 12 * MIB, u16::MAX);
+        prefetch.saw(SMALL);
+        let load = |own| Load { unsettled: own, own, cost: own * SMALL };
+        assert!(!prefetch.is_used_up(load(usize::from(prefetch.window()))), "a larger one is to come");
+        prefetch.limit(prefetch.window());
+        assert!(prefetch.is_used_up(load(usize::from(prefetch.window()))));
+        assert!(!prefetch.is_used_up(load(usize::from(prefetch.window()) - 1)));
     }
 
     #[test]

@@ -1,22 +1,21 @@
-//! The publishing connection: one task, one channel, confirms awaited in bulk.
+//! The publishing connection: one task, one channel, confirms awaited in bulk while more goes out.
 //!
-//! One task, for publishing from several on one channel mixes up the confirms. A returned message can be handed to
-//! another message's confirm, so what was returned is decided over the whole group.
+//! One task, for publishing from several on one channel mixes up the confirms. Never here: what the broker's word on a
+//! message means for its delivery.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
+use lapin::{Channel, Connection, ErrorKind, PublisherConfirm};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, warn};
+use tracing::warn;
 
+use super::confirms::{Group, OnTheirWay, Sent, Silence, target};
 use super::connection::{COMMAND_TIMEOUT, Connector, close, in_a_burst, pause, within};
 use super::message::{properties, short};
 use super::{AmqpError, BrokerState, Names, topology};
-use crate::ports::{Confirm, Exchange, Publication};
+use crate::ports::{Confirm, Publication};
 
 /// How long the broker may be silent while confirms are waited for, unless it has said that it takes nothing now.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,8 +23,10 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a group waits on a connection that the broker has blocked, before it is told so.
 const BLOCKED_PAUSE: Duration = Duration::from_secs(1);
-/// The most messages that go out before their confirms are awaited.
-const GROUP: usize = 5000;
+/// After how many messages no further one goes out with them.
+const GROUP: usize = 2500;
+/// The most groups that wait for their confirms.
+const GROUPS: usize = 4;
 /// The most messages, and after how many bytes no further one, that are handed to lapin at a time.
 const BURST: usize = 256;
 const BURST_BYTES: usize = 256 * 1024;
@@ -40,6 +41,18 @@ pub(super) enum Job {
 struct Link {
     connection: Connection,
     channel: Channel,
+    on_their_way: OnTheirWay,
+}
+
+impl Link {
+    fn is_standing(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+
+    /// Whether the broker has said that it takes nothing now.
+    fn is_blocked(&self) -> bool {
+        self.connection.status().connected() && self.connection.status().blocked()
+    }
 }
 
 struct Publisher {
@@ -58,26 +71,33 @@ pub(super) async fn run(
     let mut publisher = Publisher { connector, state, link: None, connected_before: false, failures: 0 };
     let _ = publisher.connect().await;
     let mut queue = Vec::new();
-    while jobs.recv_many(&mut queue, 256).await > 0 {
+    loop {
+        let on_their_way = publisher.on_their_way();
+        tokio::select! {
+            biased;
+            heard = publisher.oldest(), if on_their_way > 0 => publisher.heed(heard).await,
+            received = jobs.recv_many(&mut queue, 256), if on_their_way < GROUPS => if received == 0 { return },
+        }
+        let mut groups: Vec<Group> = Vec::new();
         let mut close_orders = Vec::new();
-        let mut pending = Vec::new();
         let mut count = 0;
         for job in queue.drain(..) {
             match job {
                 Job::Publish { group, done } => {
                     count += group.len();
-                    pending.push((group, Some(done)));
+                    groups.push((group, Some(done)));
                 }
-                Job::Tell(publication) => pending.push((vec![publication], None)),
+                Job::Tell(publication) => groups.push((vec![publication], None)),
                 Job::Close(done) => close_orders.push(done),
             }
             if count >= GROUP {
-                publisher.publish(std::mem::take(&mut pending)).await;
+                publisher.publish(std::mem::take(&mut groups)).await;
                 count = 0;
             }
         }
-        publisher.publish(pending).await;
+        publisher.publish(groups).await;
         if !close_orders.is_empty() {
+            publisher.hear_all().await;
             if let Some(link) = publisher.link.take() {
                 close(&link.connection).await;
             }
@@ -89,103 +109,203 @@ pub(super) async fn run(
     }
 }
 
-/// What came of one try to publish a group.
-struct Attempt {
-    confirms: Vec<Confirm>,
-    /// Whether the broker ended the channel or the connection, and said why.
-    refused: bool,
+/// Why messages are not confirmed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// There is no connection, or the broker takes nothing now: no message's fault.
+    NotNow,
+    /// The channel has ended; whether the broker ended it, or the connection, and said why.
+    Ended { refused: bool },
 }
 
-type Group = (Vec<Publication>, Option<oneshot::Sender<Vec<Confirm>>>);
+/// Why groups did not go out.
+enum Unsent {
+    /// As [`Failure::NotNow`]; here they are.
+    NotNow(Vec<Group>),
+    /// As [`Failure::Ended`]; they are with those on their way.
+    Ended { refused: bool },
+}
+
+/// Whether the broker ended channel or connection for what it was sent, and not for a reason of its own (its node goes down).
+fn may_blame_a_message(error: &lapin::Error) -> bool {
+    const CONNECTION_FORCED: u16 = 320;
+    matches!(error.kind(), ErrorKind::ProtocolError(error) if error.get_id() != CONNECTION_FORCED)
+}
 
 impl Publisher {
-    /// Publishes groups as one, and tells each its confirms.
+    /// How many groups wait for their confirms.
+    fn on_their_way(&self) -> usize {
+        self.link.as_ref().map_or(0, |link| link.on_their_way.len())
+    }
+
+    /// Waits for the confirms of the group that went out first. Cancel safe.
+    async fn oldest(&mut self) -> Result<(), Silence> {
+        match &mut self.link {
+            Some(link) => link.on_their_way.oldest(CONFIRM_TIMEOUT).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn hear_all(&mut self) {
+        while self.on_their_way() > 0 {
+            let heard = self.oldest().await;
+            self.heed(heard).await;
+        }
+    }
+
+    /// Tells those who wait what was heard.
+    async fn heed(&mut self, heard: Result<(), Silence>) {
+        match self.judge(heard) {
+            Ok(()) => self.tell_oldest(),
+            Err(Failure::NotNow) => {}
+            Err(Failure::Ended { refused }) => self.end(refused).await,
+        }
+    }
+
+    fn judge(&self, heard: Result<(), Silence>) -> Result<(), Failure> {
+        match heard {
+            Ok(()) => Ok(()),
+            Err(Silence::Ended(error)) => {
+                warn!(error = %error, "publishing ended; connecting again");
+                Err(Failure::Ended { refused: may_blame_a_message(&error) })
+            }
+            // The broker takes nothing now and has said so: its word comes when it does again.
+            Err(Silence::TooLong) if self.link.as_ref().is_some_and(Link::is_blocked) => Err(Failure::NotNow),
+            Err(Silence::TooLong) => {
+                warn!("the broker did not confirm in time; connecting again");
+                Err(Failure::Ended { refused: false })
+            }
+        }
+    }
+
+    fn tell_oldest(&mut self) {
+        let names = &self.connector.settings.names;
+        if let Some((sent, confirms)) = self.link.as_mut().and_then(|link| link.on_their_way.take(names)) {
+            sent.tell(confirms);
+        }
+    }
+
+    /// Groups go out as one, and wait for their confirms from then on; or they are told that it cannot be done.
     async fn publish(&mut self, groups: Vec<Group>) {
         if groups.is_empty() {
             return;
         }
-        let all: Vec<&Publication> = groups.iter().flat_map(|(group, _)| group).collect();
-        let Attempt { mut confirms, refused } = self.attempt(&all).await;
-        if refused && all.len() > 1 {
-            // One message may be to blame for the end of the channel, so each tries by itself.
-            for (publication, confirm) in all.iter().zip(&mut confirms) {
-                if *confirm == Confirm::Unconfirmed && publication.mandatory {
-                    let alone = self.attempt(std::slice::from_ref(publication)).await;
-                    *confirm = alone.confirms.first().copied().unwrap_or(Confirm::Unconfirmed);
-                    if *confirm == Confirm::Unconfirmed && !alone.refused {
-                        // No message's fault: there is no connection, or the broker takes nothing now.
-                        break;
-                    }
-                }
-            }
+        while self.on_their_way() >= GROUPS {
+            let heard = self.oldest().await;
+            self.heed(heard).await;
         }
-        let mut confirms = confirms.into_iter();
-        for (group, done) in groups {
-            let mine = confirms.by_ref().take(group.len()).collect();
-            if let Some(done) = done {
-                let _ = done.send(mine);
-            }
+        if !self.is_connected() {
+            // What is known of those that were on their way comes first.
+            self.hear_all().await;
+        }
+        match self.send(groups).await {
+            Ok(()) => {}
+            Err(Unsent::NotNow(groups)) => Sent::new(groups, Vec::new()).tell(Vec::new()),
+            Err(Unsent::Ended { refused }) => self.end(refused).await,
         }
     }
 
-    async fn attempt(&mut self, group: &[&Publication]) -> Attempt {
-        let nothing = Attempt { confirms: vec![Confirm::Unconfirmed; group.len()], refused: false };
+    /// What cannot be sent now is given back; what is on its way, be it half sent, waits for its confirms.
+    async fn send(&mut self, groups: Vec<Group>) -> Result<(), Unsent> {
         if !self.ensure_connected().await {
-            return nothing;
+            return Err(Unsent::NotNow(groups));
         }
-        let Some(link) = &self.link else { return nothing };
-        if link.connection.status().blocked() {
+        let names = &self.connector.settings.names;
+        let Some(link) = &mut self.link else { return Err(Unsent::NotNow(groups)) };
+        if link.is_blocked() {
             // An alarm: what is sent now would lie in buffers, and be there as often as it is tried. The link is kept,
             // for the end of the alarm is told on it.
             tokio::time::sleep(BLOCKED_PAUSE).await;
-            return nothing;
+            return Err(Unsent::NotNow(groups));
         }
-        let names = &self.connector.settings.names;
+        let publications: Vec<&Publication> = groups.iter().flat_map(|(group, _)| group).collect();
+        let mut waiting = Vec::with_capacity(publications.len());
         let sending = async {
-            let mut waiting = Vec::with_capacity(group.len());
-            for burst in bursts(group) {
+            for burst in bursts(&publications) {
                 waiting.extend(send(&link.channel, names, burst).await?);
             }
-            Ok::<_, lapin::Error>(waiting)
+            Ok::<_, lapin::Error>(())
         };
-        match within(CONFIRM_TIMEOUT, "publishing", sending).await {
-            Ok(waiting) => {
-                let (confirmations, complete) = confirmations(&link.connection, waiting).await;
-                let failure = confirmations.iter().find_map(|c| c.as_ref().err());
-                let (refused, failed) = (failure.is_some_and(lapin::Error::is_amqp_error), failure.is_some());
-                if let Some(error) = failure {
-                    warn!(error = %error, "publishing ended; connecting again");
-                } else if !complete {
-                    warn!("the broker did not confirm in time; connecting again");
+        let sent = within(CONFIRM_TIMEOUT, "publishing", sending).await;
+        // Be it half sent: what is known of it comes with what is known of the others.
+        link.on_their_way.push(Sent::new(groups, waiting));
+        sent.map_err(|error| {
+            // A channel that ends while the connection stands was ended by the broker.
+            let refused = matches!(&error, AmqpError::Broker { source, .. } if may_blame_a_message(source))
+                || (link.connection.status().connected() && !link.channel.status().connected())
+                || link.on_their_way.ended().is_some_and(may_blame_a_message);
+            warn!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "publishing ended; connecting again");
+            Unsent::Ended { refused }
+        })
+    }
+
+    /// The channel has ended. One message may be to blame for it, so where the broker ended it each that is not confirmed
+    /// tries by itself.
+    async fn end(&mut self, refused: bool) {
+        let names = &self.connector.settings.names;
+        let ended = self.link.as_mut().map_or_else(Vec::new, |link| link.on_their_way.abandon(names));
+        self.drop_link();
+        let mut each_alone = refused && ended.iter().map(|(_, confirms)| confirms.len()).sum::<usize>() > 1;
+        let (known, unknown): (Vec<_>, _) =
+            ended.into_iter().partition(|(_, confirms)| !confirms.contains(&Confirm::Unconfirmed));
+        for (sent, confirms) in known {
+            sent.tell(confirms);
+        }
+        for (sent, mut confirms) in unknown {
+            for (publication, confirm) in sent.publications().zip(&mut confirms) {
+                if each_alone && *confirm == Confirm::Unconfirmed && publication.mandatory {
+                    match self.alone(publication).await {
+                        Ok(said) => *confirm = said,
+                        Err(Failure::Ended { refused: true }) => {}
+                        // No message's fault: there is no connection, or the broker takes nothing now.
+                        Err(_) => each_alone = false,
+                    }
                 }
-                let confirms = decide(names, group, confirmations);
-                if failed || !complete {
-                    self.drop_link();
-                }
-                Attempt { confirms, refused }
             }
-            Err(error) => {
-                let refused = matches!(&error, AmqpError::Broker { source, .. } if source.is_amqp_error());
-                warn!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "publishing ended; connecting again");
-                self.drop_link();
-                Attempt { refused, ..nothing }
-            }
+            sent.tell(confirms);
         }
     }
 
+    /// Sends one message, with nothing else on its way, and waits for what the broker says of it.
+    async fn alone(&mut self, publication: &Publication) -> Result<Confirm, Failure> {
+        let sent = match self.send(vec![(vec![publication.clone()], None)]).await {
+            Ok(()) => loop {
+                let heard = self.oldest().await;
+                match self.judge(heard) {
+                    Err(Failure::NotNow) => {}
+                    other => break other,
+                }
+            },
+            Err(Unsent::NotNow(_)) => Err(Failure::NotNow),
+            Err(Unsent::Ended { refused }) => Err(Failure::Ended { refused }),
+        };
+        if matches!(sent, Err(Failure::Ended { .. })) {
+            self.drop_link();
+        }
+        sent?;
+        let names = &self.connector.settings.names;
+        let taken = self.link.as_mut().and_then(|link| link.on_their_way.take(names));
+        Ok(taken.and_then(|(_, confirms)| confirms.first().copied()).unwrap_or(Confirm::Unconfirmed))
+    }
+
+    /// Whoever is still on its way is told what is known.
     fn drop_link(&mut self) {
         self.state.send_modify(|state| state.publishing = false);
-        if let Some(link) = self.link.take() {
+        if let Some(mut link) = self.link.take() {
+            for (sent, confirms) in link.on_their_way.abandon(&self.connector.settings.names) {
+                sent.tell(confirms);
+            }
             // Not waited for: a blocked connection would hang here.
             tokio::spawn(async move { close(&link.connection).await });
         }
     }
 
+    fn is_connected(&self) -> bool {
+        self.link.as_ref().is_some_and(Link::is_standing)
+    }
+
     async fn ensure_connected(&mut self) -> bool {
-        if let Some(link) = &self.link
-            && link.connection.status().connected()
-            && link.channel.status().connected()
-        {
+        if self.is_connected() {
             return true;
         }
         self.drop_link();
@@ -208,7 +328,7 @@ impl Publisher {
             let connection = self.connector.connect("publishing").await?;
             topology::establish(&connection, &settings.names, settings.declare_topology).await?;
             let channel = confirming_channel(&connection).await?;
-            Ok::<_, AmqpError>(Link { connection, channel })
+            Ok::<_, AmqpError>(Link { connection, channel, on_their_way: OnTheirWay::default() })
         };
         match attempt.await {
             Ok(link) => {
@@ -263,110 +383,4 @@ async fn confirming_channel(connection: &Connection) -> Result<Channel, AmqpErro
     let selecting = channel.confirm_select(ConfirmSelectOptions::default());
     within(COMMAND_TIMEOUT, "asking for confirms", selecting).await?;
     Ok(channel)
-}
-
-/// Waits for the confirms of a group, and whether all came: one after the other, so that each that comes is time won.
-/// Those that are missing stand at the end, and are not in the list.
-async fn confirmations(
-    connection: &Connection,
-    waiting: Vec<PublisherConfirm>,
-) -> (Vec<lapin::Result<Confirmation>>, bool) {
-    let mut confirmations = Vec::with_capacity(waiting.len());
-    for mut confirm in waiting {
-        loop {
-            match tokio::time::timeout(CONFIRM_TIMEOUT, &mut confirm).await {
-                Ok(confirmation) => break confirmations.push(confirmation),
-                // The broker takes nothing now and has said so: its word comes when it does again.
-                Err(_) if connection.status().connected() && connection.status().blocked() => {}
-                Err(_) => return (confirmations, false),
-            }
-        }
-    }
-    (confirmations, true)
-}
-
-/// What a returned message is known by.
-type Mark = (String, String, Option<String>);
-
-fn mark(exchange: &str, routing_key: &str, properties: &BasicProperties) -> Mark {
-    (exchange.to_owned(), routing_key.to_owned(), properties.message_id().as_ref().map(ToString::to_string))
-}
-
-/// The exchange and the routing key to publish with.
-fn target<'a>(names: &'a Names, publication: &'a Publication) -> (&'a str, &'a str) {
-    match publication.exchange {
-        Exchange::Outcomes => (&names.outcome_exchange, &publication.routing_key),
-        Exchange::Dead => (&names.dead_exchange, &publication.routing_key),
-        Exchange::Parking => ("", &names.parking_queue),
-    }
-}
-
-/// What the broker said of each; of those at the end that have no confirmation it has not said anything.
-fn decide(names: &Names, group: &[&Publication], confirmations: Vec<lapin::Result<Confirmation>>) -> Vec<Confirm> {
-    let mut returned: HashSet<Mark> = HashSet::new();
-    let mut confirms = Vec::with_capacity(group.len());
-    let note = |message: Option<Box<BasicReturnMessage>>, returned: &mut HashSet<Mark>| {
-        if let Some(message) = message {
-            let delivery = &message.delivery;
-            returned.insert(mark(delivery.exchange.as_str(), delivery.routing_key.as_str(), &delivery.properties));
-        }
-    };
-    for confirmation in confirmations {
-        confirms.push(match confirmation {
-            Ok(Confirmation::Ack(message)) => {
-                note(message.map(Box::new), &mut returned);
-                Confirm::Confirmed
-            }
-            Ok(Confirmation::Nack(message)) => {
-                note(message.map(Box::new), &mut returned);
-                Confirm::Unconfirmed
-            }
-            Ok(Confirmation::NotRequested) | Err(_) => Confirm::Unconfirmed,
-        });
-    }
-    confirms.resize(group.len(), Confirm::Unconfirmed);
-    if !returned.is_empty() {
-        for (publication, confirm) in group.iter().zip(&mut confirms) {
-            let (exchange, key) = target(names, publication);
-            let mark = mark(exchange, key, &properties(publication));
-            if publication.mandatory && returned.contains(&mark) {
-                *confirm = Confirm::Unroutable;
-            }
-        }
-    }
-    confirms
-}
-
-/// Replies to the queues that requests name, on a connection of their own, made when the first is due: a name that the
-/// broker takes offence at (541) closes this connection and no other.
-pub(super) async fn run_replies(connector: Arc<Connector>, mut replies: mpsc::Receiver<(String, Publication)>) {
-    let mut link: Option<Link> = None;
-    while let Some((queue, publication)) = replies.recv().await {
-        if !link.as_ref().is_some_and(|l| l.connection.status().connected() && l.channel.status().connected()) {
-            let attempt = async {
-                let connection = connector.connect("replying").await?;
-                let channel = within(COMMAND_TIMEOUT, "opening a channel", connection.create_channel()).await?;
-                Ok::<_, AmqpError>(Link { connection, channel })
-            };
-            link = match attempt.await {
-                Ok(link) => Some(link),
-                Err(error) => {
-                    debug!(error = %error, "a reply was not sent");
-                    continue;
-                }
-            };
-        }
-        if let Some(Link { channel, .. }) = &link {
-            let sending = channel.basic_publish(
-                short(""),
-                short(&queue),
-                BasicPublishOptions::default(),
-                &publication.payload,
-                properties(&publication),
-            );
-            if let Err(error) = within(COMMAND_TIMEOUT, "replying", sending).await {
-                debug!(error = %error, "a reply was not sent");
-            }
-        }
-    }
 }

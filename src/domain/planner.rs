@@ -48,6 +48,18 @@ pub enum Ready {
     Empty,
 }
 
+/// What is known of what is to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sight {
+    /// Deliveries are here, or on their way, that are in no lane yet.
+    Coming,
+    /// More may come once some that are here have left, and not before.
+    Later,
+    /// Nothing.
+    #[default]
+    Nothing,
+}
+
 /// All lanes.
 #[derive(Debug)]
 pub struct Planner {
@@ -127,10 +139,11 @@ impl Planner {
     /// The lane to be served next, among those that `open` lets through: one that fills a call, or whose first email
     /// has waited for the linger.
     ///
-    /// While `more_in_sight`, a lane that fills a call waits for the linger all the same, for what comes may repeat
-    /// what is there and cost no call of its own; and one that does not fill it waits a while longer.
+    /// While more is coming, a lane that fills a call waits for the linger all the same, for what comes may repeat what
+    /// is there and cost no call of its own. One that does not fill it waits a while longer for what is in sight, be it
+    /// that others have to leave first.
     #[must_use]
-    pub fn ready(&self, now: Duration, more_in_sight: bool, open: impl Fn(&ProjectId) -> bool) -> Ready {
+    pub fn ready(&self, now: Duration, sight: Sight, open: impl Fn(&ProjectId) -> bool) -> Ready {
         let mut soonest: Option<Duration> = None;
         for lane in &self.turns {
             let Some(waiting) = self.lanes.get(lane) else { continue };
@@ -139,10 +152,10 @@ impl Planner {
                 continue;
             }
             let is_full = waiting.slots.len() >= self.max_emails || lane.alone.is_some();
-            let patience = match (is_full, more_in_sight) {
-                (true, false) => Duration::ZERO,
-                (true, true) | (false, false) => self.linger,
-                (false, true) => self.linger + IN_SIGHT_PATIENCE,
+            let patience = match (is_full, sight) {
+                (true, Sight::Later | Sight::Nothing) => Duration::ZERO,
+                (true, Sight::Coming) | (false, Sight::Nothing) => self.linger,
+                (false, Sight::Coming | Sight::Later) => self.linger + IN_SIGHT_PATIENCE,
             };
             let due = first.since + patience;
             if due <= now {
@@ -202,7 +215,7 @@ impl Planner {
     }
 }
 
-/// How much longer than the linger a call waits for deliveries that are here but not in a lane yet: an end, so that
+/// How much longer than the linger a call waits for deliveries in sight, or for which others make room: an end, so that
 /// a flood for one project does not hold up another's few emails.
 const IN_SIGHT_PATIENCE: Duration = Duration::from_secs(1);
 

@@ -21,7 +21,7 @@ pub(super) async fn run(context: Arc<Context>) {
             if state.gates.held().is_some() && state.is_tried() && !state.gates.wants_newcomer() {
                 return Wish::Nobody(None);
             }
-            match state.planner.ready(now, state.in_sight, |project| !state.gates.steps_aside(project)) {
+            match state.planner.ready(now, desk.worth_waiting_for(state), |project| !state.gates.steps_aside(project)) {
                 Ready::Now(lane) => Wish::Call(lane.project),
                 Ready::At(at) => Wish::Nobody(Some(at)),
                 Ready::Empty => Wish::Nobody(None),
@@ -33,7 +33,7 @@ pub(super) async fn run(context: Arc<Context>) {
             let now = desk.ports.world.now().steady;
             // The lane may have gone back to the broker while the permit was waited for, or been paused.
             let is_ours = |project: &ProjectId| project == permit.project() && !state.gates.pauses.stop(project);
-            match state.planner.ready(now, state.in_sight, is_ours) {
+            match state.planner.ready(now, desk.worth_waiting_for(&state), is_ours) {
                 Ready::Now(lane) => state.planner.pack(&lane).map(|Packed { project, body, emails, members }| {
                     state.gates.newcomer_left();
                     let requests = state.registry.start(&members);

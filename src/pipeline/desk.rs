@@ -15,7 +15,7 @@ use crate::domain::gates::{Gates, Hold, HoldReason};
 use crate::domain::ids::{ProjectId, RequestDigest};
 use crate::domain::moment::Timestamp;
 use crate::domain::pauses::Pause;
-use crate::domain::planner::Planner;
+use crate::domain::planner::{Planner, Sight};
 use crate::domain::registry::Registry;
 use crate::ports::{Delivery, Epoch, Event, JournalError};
 
@@ -41,8 +41,8 @@ pub(super) struct State {
     pub departures: RateLimiter,
     /// Who waits for a permit.
     pub line: Line,
-    /// Whether deliveries are here that are in no lane yet.
-    pub in_sight: bool,
+    /// What is known of deliveries to come.
+    pub sight: Sight,
     /// The daily quota is spent until then (steady: the wall clock may be put right meanwhile).
     pub quota_until: Option<Duration>,
     /// Calls that counted against the daily quota when the journal was asked last.
@@ -84,6 +84,8 @@ pub struct Desk {
     pub(super) key: KeyInUse,
     state: Mutex<State>,
     bell: Notify,
+    /// Told when deliveries have left, so that the broker may send others.
+    pub(super) room: Notify,
     /// Told when pauses began or ended.
     pub(super) paused_otherwise: Notify,
     /// Held from the journal's word on pauses to the gates' knowing it, so that no older word comes after.
@@ -140,7 +142,7 @@ impl Desk {
             limiter,
             departures: RateLimiter::new(settings.requests_per_minute, settings.burst),
             line: Line::default(),
-            in_sight: false,
+            sight: Sight::Nothing,
             quota_until: None,
             quota_spent: 0,
             consuming: Consuming::Nothing,
@@ -158,6 +160,7 @@ impl Desk {
             key,
             state: Mutex::new(state),
             bell: Notify::new(),
+            room: Notify::new(),
             paused_otherwise: Notify::new(),
             pausing: tokio::sync::Mutex::default(),
             recovered: AtomicBool::new(false),
@@ -241,6 +244,16 @@ impl Desk {
                     () = tokio::time::sleep(at.saturating_sub(now).max(Duration::from_millis(1))) => {}
                 },
             }
+        }
+    }
+
+    /// What a batch may wait for: where nothing is under way, nothing makes room for what would come later.
+    pub(super) fn worth_waiting_for(&self, state: &State) -> Sight {
+        match state.sight {
+            Sight::Later if !state.registry.is_under_way(|_| true) && self.settling.oldest().is_none() => {
+                Sight::Nothing
+            }
+            sight => sight,
         }
     }
 

@@ -6,13 +6,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::{State, Waiter};
+use super::desk::{Desk, State, Waiter};
 use super::housekeeping::Consuming;
 use super::{Context, aside};
 use crate::domain::ids::RequestDigest;
 use crate::domain::manifest::KnownRequest;
 use crate::domain::outcome::Outcome;
-use crate::domain::planner::Lane;
+use crate::domain::planner::{Lane, Sight};
 use crate::domain::registry::{Completed, Met};
 use crate::domain::rejection::Rejection;
 use crate::domain::request::{DeletionRequest, property_id};
@@ -41,16 +41,25 @@ pub(super) async fn run(context: Arc<Context>) {
         let inbound = if let Ok(inbound) = tokio::time::timeout(quiet, desk.ports.broker.next()).await {
             inbound
         } else {
-            see_nothing_more(&context);
-            let waits = if desk.lock().registry.has_rivals() { RIVALRY } else { Duration::MAX };
-            let Ok(inbound) = tokio::time::timeout(waits, desk.ports.broker.next()).await else { continue };
-            inbound
+            let full = desk.ports.broker.is_used_up();
+            see(desk, if full { Sight::Later } else { Sight::Nothing });
+            let rivals = desk.lock().registry.has_rivals();
+            tokio::select! {
+                biased;
+                inbound = desk.ports.broker.next() => inbound,
+                () = desk.room.notified(), if full => {
+                    // Where nothing is under way any more, no batch need wait for what would come after it.
+                    desk.ring();
+                    continue;
+                }
+                () = tokio::time::sleep(RIVALRY), if rivals => continue,
+            }
         };
         match inbound {
             Inbound::Deliveries(deliveries) => {
                 {
                     let mut state = desk.lock();
-                    state.in_sight = true;
+                    state.sight = Sight::Coming;
                     state.channel_lost = false;
                     let now = desk.ports.world.now().steady;
                     state.taking = deliveries.last().map(|delivery| (delivery.epoch, now));
@@ -61,6 +70,7 @@ pub(super) async fn run(context: Arc<Context>) {
                 take(&context, deliveries).await;
                 desk.lock().taking = None;
                 hold_no_more_than_is_of_use(&context);
+                see(desk, if desk.ports.broker.is_used_up() { Sight::Later } else { Sight::Coming });
                 desk.ring();
                 // A flood must not keep the other tasks from their turn.
                 tokio::task::yield_now().await;
@@ -102,11 +112,11 @@ pub(super) fn hold_no_more_than_is_of_use(context: &Context) {
     desk.ports.broker.looked(limit.map(|limit| u16::try_from(limit).unwrap_or(u16::MAX)));
 }
 
-/// Nothing more is here: a partial batch need not wait for it.
-fn see_nothing_more(context: &Context) {
-    let was = std::mem::replace(&mut context.desk.lock().in_sight, false);
-    if was {
-        context.desk.ring();
+/// What batches may wait for has changed, or not.
+fn see(desk: &Desk, sight: Sight) {
+    let was = std::mem::replace(&mut desk.lock().sight, sight);
+    if was != sight {
+        desk.ring();
     }
 }
 

@@ -8,18 +8,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::desk::Waiter;
 use super::{Desk, aside};
-use crate::domain::acks::AckWindow;
+use crate::domain::acks::{AckWindow, Acks};
 use crate::domain::outcome::{OUTCOME_TYPE, Outcome};
 use crate::domain::registry::Completed;
-use crate::ports::{Confirm, Epoch, Event, Exchange, Head, Publication, Source};
+use crate::ports::{Confirm, Delivery, Epoch, Event, Exchange, Head, Publication, Source};
 
-/// The most deliveries whose publications go out as one group.
-const GROUP: usize = 2000;
+/// The most deliveries whose publications go out as one group, and the most groups that wait for their confirms: while
+/// the broker writes one down, others are on their way to it.
+const GROUP: usize = 1000;
+const GROUPS: usize = 4;
+
+/// How long an ack waits for deliveries that came before while none of them moves: longer than a group is on its way to a broker with much to do.
+const ACK_PATIENCE: Duration = Duration::from_millis(250);
 
 /// A delivery that is to leave us, and how.
 #[derive(Debug)]
@@ -154,10 +161,11 @@ impl Shared {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn close<'a>(&self, gone: impl Iterator<Item = &'a Waiter>) {
+    /// Deliveries of this epoch are settled, or lost, that came then.
+    fn close(&self, epoch: Epoch, came: impl IntoIterator<Item = Duration>) {
         let mut open = self.open();
-        for waiter in gone {
-            if let Entry::Occupied(mut count) = open.entry((waiter.since, waiter.delivery.epoch)) {
+        for since in came {
+            if let Entry::Occupied(mut count) = open.entry((since, epoch)) {
                 *count.get_mut() -= 1;
                 if *count.get() == 0 {
                     count.remove();
@@ -172,37 +180,56 @@ impl Shared {
 
 /// Settles for ever.
 pub(super) async fn run(desk: Arc<Desk>, mut settled: Settled) {
-    let mut windows: BTreeMap<Epoch, AckWindow> = BTreeMap::new();
+    let mut windows = Windows::default();
+    let mut on_their_way = FuturesUnordered::new();
     let mut group = Vec::new();
     // What was not confirmed waits here; at most as much as the broker lets us hold.
     let mut unconfirmed: Vec<Leaving> = Vec::new();
     let mut failures = 0u32;
     let mut retry_at = Instant::now();
     loop {
+        // In trouble one after the other: what fails is not to fail several times over.
+        let in_trouble = failures > 0 || !unconfirmed.is_empty();
+        let may_send = on_their_way.len() < if in_trouble { 1 } else { GROUPS };
+        let due = windows.due(desk.ports.world.now().steady);
         tokio::select! {
             biased;
+            Some(published) = on_their_way.next() => {
+                let (done, open): (Vec<Leaving>, Vec<Leaving>) = published;
+                if !open.is_empty() {
+                    let now = Instant::now();
+                    // Groups that fail together have failed once.
+                    if now >= retry_at {
+                        retry_at = now + desk.backoff(failures).max(Duration::from_millis(50));
+                        failures = failures.saturating_add(1);
+                    }
+                    unconfirmed.extend(open);
+                } else if unconfirmed.is_empty() {
+                    failures = 0;
+                }
+                desk.lock().unroutable = unconfirmed.iter().any(|leaving| leaving.unroutable);
+                windows.settle(&desk, done);
+                ack(&desk, &mut windows, &settled.shared).await;
+                continue;
+            }
+            () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {
+                ack(&desk, &mut windows, &settled.shared).await;
+                continue;
+            }
             // Before new answers: however many come, those that wait have their turn.
-            () = tokio::time::sleep_until(retry_at), if !unconfirmed.is_empty() => {
+            () = tokio::time::sleep_until(retry_at), if may_send && !unconfirmed.is_empty() => {
                 let now = desk.ports.world.now().steady;
                 group.extend(unconfirmed.drain(..unconfirmed.len().min(GROUP)));
                 for leaving in &mut group {
                     leaving.grows_old(now);
                 }
             }
-            received = settled.queue.recv_many(&mut group, GROUP) => if received == 0 { return },
+            received = settled.queue.recv_many(&mut group, GROUP), if may_send => if received == 0 { return },
         }
-        let lost = group.extract_if(.., |leaving| settled.shared.is_lost(leaving)).map(|leaving| leaving.waiter);
-        settled.shared.close(lost.collect::<Vec<_>>().iter());
-        let (done, open) = publish(&desk, std::mem::take(&mut group)).await;
-        if !open.is_empty() {
-            retry_at = Instant::now() + desk.backoff(failures).max(Duration::from_millis(50));
-            failures = failures.saturating_add(1);
-            unconfirmed.extend(open);
-        } else if unconfirmed.is_empty() {
-            failures = 0;
+        for Leaving { waiter, .. } in group.extract_if(.., |leaving| settled.shared.is_lost(leaving)) {
+            settled.shared.close(waiter.delivery.epoch, [waiter.since]);
         }
-        desk.lock().unroutable = unconfirmed.iter().any(|leaving| leaving.unroutable);
-        ack(&desk, &mut windows, &settled.shared, done).await;
+        on_their_way.push(publish(&desk, std::mem::take(&mut group)));
     }
 }
 
@@ -249,26 +276,56 @@ async fn publish(desk: &Desk, mut group: Vec<Leaving>) -> (Vec<Leaving>, Vec<Lea
     group.into_iter().partition(Leaving::is_done)
 }
 
-async fn ack(desk: &Desk, windows: &mut BTreeMap<Epoch, AckWindow>, shared: &Shared, done: Vec<Leaving>) {
-    let now = desk.ports.world.now();
-    let mut tags: BTreeMap<Epoch, Vec<u64>> = BTreeMap::new();
-    let mut stepped_aside = 0;
-    for Leaving { waiter, how, .. } in &done {
-        match how {
-            How::Answered(outcome) => tell(desk, waiter, outcome, now.steady),
-            How::Aside { .. } => stepped_aside += 1,
+/// The ack windows of all epochs of which something is left; of each delivery it is noted when it came.
+#[derive(Default)]
+struct Windows(BTreeMap<Epoch, AckWindow<Duration>>);
+
+impl Windows {
+    /// These need no more than their acks.
+    fn settle(&mut self, desk: &Desk, done: Vec<Leaving>) {
+        let now = desk.ports.world.now();
+        let mut stepped_aside = 0;
+        for Leaving { waiter, how, .. } in done {
+            match how {
+                How::Answered(outcome) => tell(desk, &waiter, &outcome, now.steady),
+                How::Aside { .. } => stepped_aside += 1,
+            }
+            let window = self.0.entry(waiter.delivery.epoch).or_insert_with(|| AckWindow::new(ACK_PATIENCE));
+            let Delivery { tag, source, .. } = waiter.delivery;
+            match source {
+                Source::Requests => window.settle(tag, waiter.since, now.steady),
+                // Should the channel end first, it would count as delivered once more, and there is a limit to that.
+                Source::Returned => window.settle_at_once(tag, waiter.since, now.steady),
+            }
         }
-        tags.entry(waiter.delivery.epoch).or_default().push(waiter.delivery.tag);
+        if stepped_aside > 0 {
+            desk.ports.observer.see(&Event::SteppedAside { deliveries: stepped_aside });
+        }
     }
-    if stepped_aside > 0 {
-        desk.ports.observer.see(&Event::SteppedAside { deliveries: stepped_aside });
+
+    /// In how long there is something to ack, though nothing else is settled until then.
+    fn due(&self, now: Duration) -> Option<Duration> {
+        self.0.values().filter_map(AckWindow::due).min().map(|due| due.saturating_sub(now))
     }
-    for (epoch, tags) in tags {
-        let acks = windows.entry(epoch).or_default().settle(&tags);
-        desk.ports.broker.ack(epoch, acks).await;
+}
+
+async fn ack(desk: &Desk, windows: &mut Windows, shared: &Shared) {
+    let now = desk.ports.world.now().steady;
+    for (epoch, window) in &mut windows.0 {
+        let Acks { acks, gone } = window.acks(now);
+        if !acks.is_empty() {
+            desk.ports.broker.ack(*epoch, acks).await;
+        }
+        shared.close(*epoch, gone);
     }
-    windows.retain(|epoch, _| *epoch >= shared.first_live());
-    shared.close(done.iter().map(|leaving| &leaving.waiter));
+    windows.0.retain(|epoch, window| {
+        let live = *epoch >= shared.first_live();
+        if !live {
+            shared.close(*epoch, window.abandon());
+        }
+        live
+    });
+    desk.room.notify_one();
 }
 
 /// The broker has the outcome: whoever else wants to hear of it does.

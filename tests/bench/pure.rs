@@ -19,7 +19,7 @@ use migma_eraser::domain::key::KeyBase;
 use migma_eraser::domain::manifest::{Conclusion, End, Manifest};
 use migma_eraser::domain::moment::{Moment, Timestamp};
 use migma_eraser::domain::outcome::Outcome;
-use migma_eraser::domain::planner::{Lane, Planner, Ready};
+use migma_eraser::domain::planner::{Lane, Planner, Ready, Sight};
 use migma_eraser::domain::registry::{Met, Registry};
 use migma_eraser::domain::request::DeletionRequest;
 
@@ -70,7 +70,7 @@ fn path(shape: Shape, batch: usize, envelopes: &[Envelope], times: &mut [Duratio
         planner.queue(lane, &plan.request, &plan.positions, Duration::ZERO);
     }
     done();
-    let Ready::Now(lane) = planner.ready(Duration::ZERO, false, |_| true) else { panic!("a batch waits") };
+    let Ready::Now(lane) = planner.ready(Duration::ZERO, Sight::Nothing, |_| true) else { panic!("a batch waits") };
     let packed = planner.pack(&lane).expect("a batch");
     black_box(registry.start(&packed.members));
     done();
@@ -109,7 +109,11 @@ fn path(shape: Shape, batch: usize, envelopes: &[Envelope], times: &mut [Duratio
     }
     done();
     let tags: Vec<u64> = completed.iter().flat_map(|done| done.deliveries.iter().copied()).collect();
-    black_box(AckWindow::default().settle(&tags));
+    let mut window = AckWindow::new(Duration::ZERO);
+    for tag in tags {
+        window.settle(tag, (), Duration::ZERO);
+    }
+    let _ = black_box(window.acks(Duration::ZERO));
     done();
 }
 

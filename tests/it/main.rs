@@ -41,6 +41,7 @@ mod promise_5_keys;
 mod promise_6_bystanders;
 mod promise_7_waiting;
 mod promise_8_silent;
+mod publishing;
 mod rejections;
 mod several_workers;
 mod starting_and_stopping;

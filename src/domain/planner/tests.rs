@@ -31,26 +31,35 @@ fn names(count: usize) -> Vec<String> {
 fn a_full_batch_leaves_at_once_and_a_partial_one_after_the_linger() {
     let mut planner = Planner::new(10, LINGER);
     queue_all(&mut planner, &lane("p"), &request("a", &names(9)), Duration::ZERO);
-    assert_eq!(planner.ready(Duration::ZERO, false, |_| true), Ready::At(LINGER));
-    assert_eq!(planner.ready(LINGER, false, |_| true), Ready::Now(lane("p")));
+    assert_eq!(planner.ready(Duration::ZERO, Sight::Nothing, |_| true), Ready::At(LINGER));
+    assert_eq!(planner.ready(LINGER, Sight::Nothing, |_| true), Ready::Now(lane("p")));
     queue_all(&mut planner, &lane("p"), &request("b", &["z@x.de".into()]), Duration::ZERO);
-    assert_eq!(planner.ready(Duration::ZERO, false, |_| true), Ready::Now(lane("p")));
+    assert_eq!(planner.ready(Duration::ZERO, Sight::Nothing, |_| true), Ready::Now(lane("p")));
 }
 
 #[test]
 fn a_partial_batch_waits_for_what_is_in_sight_but_not_for_ever() {
     let mut planner = Planner::new(10, LINGER);
     queue_all(&mut planner, &lane("p"), &request("a", &names(9)), Duration::ZERO);
-    assert_eq!(planner.ready(LINGER, true, |_| true), Ready::At(LINGER + IN_SIGHT_PATIENCE));
-    assert_eq!(planner.ready(LINGER + IN_SIGHT_PATIENCE, true, |_| true), Ready::Now(lane("p")));
+    assert_eq!(planner.ready(LINGER, Sight::Coming, |_| true), Ready::At(LINGER + IN_SIGHT_PATIENCE));
+    assert_eq!(planner.ready(LINGER + IN_SIGHT_PATIENCE, Sight::Coming, |_| true), Ready::Now(lane("p")));
 }
 
 #[test]
 fn a_full_batch_waits_for_its_linger_while_repeats_may_be_in_sight() {
     let mut planner = Planner::new(10, LINGER);
     queue_all(&mut planner, &lane("p"), &request("a", &names(10)), Duration::ZERO);
-    assert_eq!(planner.ready(Duration::ZERO, true, |_| true), Ready::At(LINGER));
-    assert_eq!(planner.ready(LINGER, true, |_| true), Ready::Now(lane("p")));
+    assert_eq!(planner.ready(Duration::ZERO, Sight::Coming, |_| true), Ready::At(LINGER));
+    assert_eq!(planner.ready(LINGER, Sight::Coming, |_| true), Ready::Now(lane("p")));
+}
+
+#[test]
+fn where_nothing_comes_before_others_have_left_a_full_batch_leaves_at_once_and_a_partial_one_waits() {
+    let mut planner = Planner::new(10, LINGER);
+    queue_all(&mut planner, &lane("p"), &request("a", &names(9)), Duration::ZERO);
+    assert_eq!(planner.ready(LINGER, Sight::Later, |_| true), Ready::At(LINGER + IN_SIGHT_PATIENCE));
+    queue_all(&mut planner, &lane("p"), &request("b", &["z@x.de".into()]), Duration::ZERO);
+    assert_eq!(planner.ready(Duration::ZERO, Sight::Later, |_| true), Ready::Now(lane("p")));
 }
 
 #[test]
@@ -60,7 +69,7 @@ fn lanes_take_turns_and_a_held_project_is_passed_over() {
         queue_all(&mut planner, &lane(project), &request(project, &names(4)), Duration::ZERO);
     }
     let mut served = Vec::new();
-    while let Ready::Now(next) = planner.ready(Duration::ZERO, false, |project| project.as_str() != "q") {
+    while let Ready::Now(next) = planner.ready(Duration::ZERO, Sight::Nothing, |project| project.as_str() != "q") {
         served.push(next.project.as_str().to_owned());
         let _ = planner.pack(&next).unwrap();
     }
@@ -78,7 +87,7 @@ fn a_request_that_goes_takes_along_what_it_alone_names() {
     let packed = planner.pack(&lane("p")).unwrap();
     assert_eq!(packed.emails, 2);
     assert_eq!(packed.members.len(), 1);
-    assert_eq!(planner.ready(Duration::ZERO, false, |_| true), Ready::Empty);
+    assert_eq!(planner.ready(Duration::ZERO, Sight::Nothing, |_| true), Ready::Empty);
 }
 
 #[test]
@@ -88,7 +97,7 @@ fn a_returned_request_travels_alone() {
     queue_all(&mut planner, &lane("p"), &a, Duration::ZERO);
     let alone = Lane { alone: Some(b.digest), ..lane("p") };
     queue_all(&mut planner, &alone, &b, Duration::ZERO);
-    assert_eq!(planner.ready(Duration::ZERO, false, |_| true), Ready::Now(alone.clone()));
+    assert_eq!(planner.ready(Duration::ZERO, Sight::Nothing, |_| true), Ready::Now(alone.clone()));
     assert_eq!(planner.pack(&alone).unwrap().members.len(), 1);
     assert_eq!(planner.pack(&lane("p")).unwrap().members.len(), 1);
 }
@@ -113,7 +122,7 @@ proptest! {
         }
         let mut calls = 0;
         let mut seen = BTreeSet::new();
-        while let Ready::Now(next) = planner.ready(Duration::ZERO, false, |_| true) {
+        while let Ready::Now(next) = planner.ready(Duration::ZERO, Sight::Nothing, |_| true) {
             let packed = planner.pack(&next).unwrap();
             calls += 1;
             let body = body_emails(&packed.body).unwrap();

@@ -224,6 +224,11 @@ impl Vhost {
 
     /// Declares what a worker would, so that a test can publish before there is one.
     pub async fn declare(&self) {
+        migma_eraser::ports::Broker::close(&self.adapter().await).await;
+    }
+
+    /// The worker's own way to the broker, without the worker.
+    pub async fn adapter(&self) -> migma_eraser::amqp::RabbitMq {
         let settings = migma_eraser::amqp::AmqpSettings {
             urls: vec![self.url.clone()],
             ca_file: None,
@@ -235,8 +240,7 @@ impl Vhost {
             max_message_bytes: 1 << 20,
             max_prefetch: 1,
         };
-        let broker = migma_eraser::amqp::RabbitMq::connect(settings).await.unwrap();
-        migma_eraser::ports::Broker::close(&broker).await;
+        migma_eraser::amqp::RabbitMq::connect(settings).await.unwrap()
     }
 
     /// Publishes requests and waits until the broker has them.

@@ -327,6 +327,11 @@ impl Broker for FakeBroker {
         self.bell.notify_waiters();
     }
 
+    fn is_used_up(&self) -> bool {
+        let (store, life) = (self.store.lock().unwrap(), self.life.lock().unwrap());
+        store.held(life.epoch).count() >= self.prefetch.min(life.limit)
+    }
+
     fn give_back(&self, epoch: Epoch) {
         if self.life.lock().unwrap().epoch <= epoch.0 {
             self.cut();
