@@ -14,6 +14,10 @@ use super::ids::{ProjectId, RequestDigest};
 use super::manifest::{Member, body};
 use super::request::DeletionRequest;
 
+mod places;
+
+use self::places::Places;
+
 /// Where emails wait.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lane {
@@ -75,8 +79,7 @@ struct Waiting {
     slots: VecDeque<Slot>,
     /// The number of the first slot; numbers never repeat.
     first: u64,
-    /// Folded address → number of its slot.
-    places: HashMap<Box<str>, u64>,
+    places: Places,
     /// How many emails of each request wait here, for those that have several.
     queued: HashMap<RequestDigest, u32>,
 }
@@ -109,14 +112,11 @@ impl Planner {
         for &at in positions {
             waiting.count(request);
             let folded = request.emails[at as usize].folded();
-            if let Some(number) = waiting.places.get(&*folded) {
-                let index = usize::try_from(number - waiting.first).unwrap_or(usize::MAX);
-                if let Some(slot) = waiting.slots.get_mut(index) {
-                    slot.named_by.push((Arc::clone(request), at));
-                    continue;
-                }
+            if let Some(slot) = waiting.slot_of(&folded) {
+                slot.named_by.push((Arc::clone(request), at));
+                continue;
             }
-            waiting.places.insert(folded.into(), waiting.first + waiting.slots.len() as u64);
+            waiting.places.insert(&folded, waiting.first + waiting.slots.len() as u64);
             waiting.slots.push_back(Slot { since: now, named_by: vec![(Arc::clone(request), at)] });
         }
     }
@@ -129,8 +129,10 @@ impl Planner {
             }
             waiting.slots.retain(|slot| !slot.named_by.is_empty());
             waiting.queued.retain(|request, _| !gone(request));
-            waiting.places =
-                (waiting.first..).zip(&waiting.slots).map(|(number, slot)| (slot.folded().into(), number)).collect();
+            waiting.places = Places::default();
+            for (number, slot) in (waiting.first..).zip(&waiting.slots) {
+                waiting.places.insert(&slot.folded(), number);
+            }
             !waiting.slots.is_empty()
         });
         self.turns.retain(|lane| self.lanes.contains_key(lane));
@@ -236,6 +238,7 @@ impl Waiting {
         let mut spread: HashMap<RequestDigest, Arc<DeletionRequest>> = HashMap::new();
         while taken.len() < max && passed_over.len() < max * PASSED_OVER_CALLS {
             let Some(slot) = self.slots.pop_front() else { break };
+            self.places.remove(&slot.folded(), self.first);
             self.first += 1;
             let named_by = slot.named_by.iter().map(|(request, _)| request);
             let joining: Vec<_> = named_by
@@ -252,7 +255,6 @@ impl Waiting {
             }
         }
         for slot in &taken {
-            self.places.remove(&*slot.folded());
             for (request, _) in &slot.named_by {
                 if let Some(count) = self.queued.get_mut(&request.digest) {
                     *count -= 1;
@@ -265,10 +267,18 @@ impl Waiting {
         // They keep their turn: they are the first of the next call.
         for slot in passed_over.into_iter().rev() {
             self.first -= 1;
-            self.places.insert(slot.folded().into(), self.first);
+            self.places.insert(&slot.folded(), self.first);
             self.slots.push_front(slot);
         }
         taken
+    }
+
+    /// The slot of this address.
+    fn slot_of(&mut self, folded: &str) -> Option<&mut Slot> {
+        let index = |number: u64| usize::try_from(number - self.first).unwrap_or(usize::MAX);
+        let stands = |number| self.slots.get(index(number)).is_some_and(|slot| slot.folded() == folded);
+        let at = index(self.places.find(folded, stands)?);
+        self.slots.get_mut(at)
     }
 
     /// Whether the request, which waits here, has emails that do not: they are in other calls.
