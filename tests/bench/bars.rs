@@ -155,6 +155,10 @@ pub async fn restart(world: &mut World, usual_rate: f64) -> Result<Vec<Bar>, Fai
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         worker.kill();
+        // What it held comes back to the queue, and must be there before the queue is emptied.
+        while world.broker.depth(REQUESTS).await? < EACH {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
     world.sandbox.replace()?;
     world.broker.purge().await?;
