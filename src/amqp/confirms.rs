@@ -185,6 +185,15 @@ impl<F: Future<Output = Said> + Unpin> OnTheirWay<F> {
         self.ended.as_ref()
     }
 
+    /// Confirms were dropped unheard, which may have held what any message on its way had returned: nothing that was said of
+    /// these counts.
+    pub(super) fn distrust(&mut self) {
+        self.returned.clear();
+        for sent in &mut self.sent {
+            sent.words.clear();
+        }
+    }
+
     /// Takes all groups, for nothing more will be heard of them, with what is known of their messages.
     pub(super) fn abandon(&mut self, names: &Names) -> Vec<(Sent<F>, Vec<Confirm>)> {
         self.look();
@@ -365,6 +374,19 @@ mod tests {
             [vec![Confirm::Unconfirmed, Confirm::Unconfirmed, Confirm::Unroutable], vec![Confirm::Confirmed]]
         );
         assert_eq!(way.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn where_confirms_were_dropped_unheard_nothing_that_was_said_counts() {
+        let mut way = OnTheirWay::default();
+        let mut first = send(&mut way, &["a", "b"]);
+        say(first.remove(0), Confirm::Confirmed, None);
+        let heard = tokio::time::timeout(Duration::from_millis(1), way.oldest(PATIENCE)).await;
+        assert!(heard.is_err(), "b is still to come");
+        way.push(Sent::awaiting(vec![(vec![publication("c")], None)], std::iter::empty()));
+        way.distrust();
+        let known: Vec<_> = way.abandon(&Names::with_prefix("x")).into_iter().map(|(_, confirms)| confirms).collect();
+        assert_eq!(known, [vec![Confirm::Unconfirmed; 2], vec![Confirm::Unconfirmed]]);
     }
 
     #[tokio::test]

@@ -1,9 +1,8 @@
 //! RabbitMQ by way of lapin: topology, two connections with a reconnect loop of our own, prefetch, confirms.
 //!
 //! Two connections, for a publisher that the broker blocks must not hang acks; replies have a third, made when the first
-//! is due. lapin's own recovery stays off: after
-//! one, an old delivery tag could ack another message. Never here: what a message means, when to ack, or a payload,
-//! an address or a password in a log.
+//! is due. lapin's own recovery stays off: after one, an old delivery tag could ack another message. Never here: what a
+//! message means, when to ack, or a payload, an address or a password in a log.
 
 mod confirms;
 mod connection;

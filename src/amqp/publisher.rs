@@ -23,9 +23,9 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a group waits on a connection that the broker has blocked, before it is told so.
 const BLOCKED_PAUSE: Duration = Duration::from_secs(1);
-/// After how many messages no further one goes out with them.
+/// After how many messages no further group goes out with them.
 const GROUP: usize = 2500;
-/// The most groups that wait for their confirms.
+/// The most of such that wait for their confirms at a time.
 const GROUPS: usize = 4;
 /// The most messages, and after how many bytes no further one, that are handed to lapin at a time.
 const BURST: usize = 256;
@@ -205,7 +205,7 @@ impl Publisher {
         }
     }
 
-    /// What cannot be sent now is given back; what is on its way, be it half sent, waits for its confirms.
+    /// What cannot be sent now is given back; where the channel ends, what was half sent is with what was on its way.
     async fn send(&mut self, groups: Vec<Group>) -> Result<(), Unsent> {
         if !self.ensure_connected().await {
             return Err(Unsent::NotNow(groups));
@@ -219,24 +219,29 @@ impl Publisher {
             return Err(Unsent::NotNow(groups));
         }
         let publications: Vec<&Publication> = groups.iter().flat_map(|(group, _)| group).collect();
-        let mut waiting = Vec::with_capacity(publications.len());
         let sending = async {
+            let mut waiting = Vec::with_capacity(publications.len());
             for burst in bursts(&publications) {
                 waiting.extend(send(&link.channel, names, burst).await?);
             }
-            Ok::<_, lapin::Error>(())
+            Ok::<_, lapin::Error>(waiting)
         };
-        let sent = within(CONFIRM_TIMEOUT, "publishing", sending).await;
-        // Be it half sent: what is known of it comes with what is known of the others.
-        link.on_their_way.push(Sent::new(groups, waiting));
-        sent.map_err(|error| {
-            // A channel that ends while the connection stands was ended by the broker.
-            let refused = matches!(&error, AmqpError::Broker { source, .. } if may_blame_a_message(source))
-                || (link.connection.status().connected() && !link.channel.status().connected())
-                || link.on_their_way.ended().is_some_and(may_blame_a_message);
-            warn!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "publishing ended; connecting again");
-            Unsent::Ended { refused }
-        })
+        match within(CONFIRM_TIMEOUT, "publishing", sending).await {
+            Ok(waiting) => {
+                link.on_their_way.push(Sent::new(groups, waiting));
+                Ok(())
+            }
+            Err(error) => {
+                // A channel that ends while the connection stands was ended by the broker.
+                let refused = matches!(&error, AmqpError::Broker { source, .. } if may_blame_a_message(source))
+                    || (link.connection.status().connected() && !link.channel.status().connected())
+                    || link.on_their_way.ended().is_some_and(may_blame_a_message);
+                warn!(error = %error, cause = ?std::error::Error::source(&error).map(ToString::to_string), "publishing ended; connecting again");
+                link.on_their_way.push(Sent::new(groups, Vec::new()));
+                link.on_their_way.distrust();
+                Err(Unsent::Ended { refused })
+            }
+        }
     }
 
     /// The channel has ended. One message may be to blame for it, so where the broker ended it each that is not confirmed

@@ -41,13 +41,13 @@ pub(super) async fn run(context: Arc<Context>) {
         let inbound = if let Ok(inbound) = tokio::time::timeout(quiet, desk.ports.broker.next()).await {
             inbound
         } else {
-            let full = desk.ports.broker.is_used_up();
-            see(desk, if full { Sight::Later } else { Sight::Nothing });
+            let used_up = desk.ports.broker.is_used_up();
+            see(desk, if used_up { Sight::Later } else { Sight::Nothing });
             let rivals = desk.lock().registry.has_rivals();
             tokio::select! {
                 biased;
                 inbound = desk.ports.broker.next() => inbound,
-                () = desk.room.notified(), if full => {
+                () = desk.room.notified(), if used_up => {
                     // Where nothing is under way any more, no batch need wait for what would come after it.
                     desk.ring();
                     continue;

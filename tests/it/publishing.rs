@@ -1,6 +1,7 @@
 //! The broker's word on each message, though many groups are on their way at once.
 
 use futures_util::future::join_all;
+use lapin::Channel;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use migma_eraser::amqp::RabbitMq;
 use migma_eraser::domain::moment::Timestamp;
@@ -45,18 +46,18 @@ async fn publish(broker: &RabbitMq, exchange: Exchange, odd: usize) -> Vec<(bool
     join_all(callers).await.concat()
 }
 
-/// The adapter, once it has nothing more to declare.
-async fn standing(vhost: &Vhost) -> RabbitMq {
+/// The adapter, once it has nothing more to declare, and a channel to take away what it declared.
+async fn standing() -> (Vhost, RabbitMq, Channel) {
+    let vhost = fresh_vhost().await;
     let broker = vhost.adapter().await;
     assert_eq!(broker.publish(vec![publication(Exchange::Outcomes, 0)]).await, [Confirm::Confirmed]);
-    broker
+    let channel = vhost.connect().await.create_channel().await.unwrap();
+    (vhost, broker, channel)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_back_is_known_for_its_own_message_though_many_groups_are_on_their_way() {
-    let vhost = fresh_vhost().await;
-    let broker = standing(&vhost).await;
-    let channel = vhost.connect().await.create_channel().await.unwrap();
+    let (_vhost, broker, channel) = standing().await;
     channel.queue_delete("contacts.deletion.parked".into(), QueueDeleteOptions::default()).await.unwrap();
     for odd in [1, 2, 7, 97, 499] {
         for (is_odd, confirm) in publish(&broker, Exchange::Parking, odd).await {
@@ -69,9 +70,7 @@ async fn what_comes_back_is_known_for_its_own_message_though_many_groups_are_on_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_ends_the_channel_harms_no_other_and_none_is_forgotten() {
-    let vhost = fresh_vhost().await;
-    let broker = standing(&vhost).await;
-    let channel = vhost.connect().await.create_channel().await.unwrap();
+    let (vhost, broker, channel) = standing().await;
     channel.exchange_delete("contacts.deletion.dead".into(), ExchangeDeleteOptions::default()).await.unwrap();
     // Whoever connects again declares what is missing, so that even the message that was to blame arrives in the end.
     let confirms = publish(&broker, Exchange::Dead, 4001).await;
