@@ -18,8 +18,8 @@ from math import ceil, floor
 CAPACITY = {
     # Calls a minute that one API key may make: the highest plan that we know of.
     "api": 1_000,
-    # Requests a second through one core of a worker with its journal: 43 microseconds each.
-    "worker": 23_000,
+    # Requests a second through one core of a worker with a journal of a million: 32 microseconds each.
+    "worker": 31_000,
     # Requests a second through one set of quorum queues on two cores of a broker, in and out.
     "broker": 38_000,
     # What a journal's database is still easy to look after at, in GB.
